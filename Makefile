@@ -1,0 +1,39 @@
+# make install   a virtual environment in .venv with everything
+# make demo      the whole lifecycle at pocket scale, then where to look
+# make test      all tests (make test-fast leaves out those that take over a minute)
+# make ui        MLflow and Prefect on the results
+# make lint      ruff and pyright
+.PHONY: install demo test test-fast ui lint doctor
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Where to find a PyTorch build for this machine, such as a small one for CPU; the default is PyPI's.
+TORCH_INDEX ?=
+
+install: $(BIN)/interloom
+
+$(BIN)/interloom: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/interloom lifecycle
+
+test: install
+	$(BIN)/pytest
+
+test-fast: install
+	$(BIN)/pytest -m 'not slow'
+
+ui: install
+	$(BIN)/interloom ui
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+doctor: install
+	$(BIN)/interloom doctor

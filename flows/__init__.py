@@ -1,0 +1,1 @@
+"""Prefect flows over the DVC stages: they start ``dvc repro`` and know nothing of the bodies."""

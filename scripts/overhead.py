@@ -1,0 +1,226 @@
+"""What orchestration costs: the same stages as plain calls, under DVC, and under Prefect as well.
+
+    python scripts/overhead.py                 fixed cost per stage, on stages that do nothing
+    python scripts/overhead.py --lifecycle     also the real lifecycle of this project, all stages
+    python scripts/overhead.py --lifecycle --set prompts.count=80 …
+
+Every way starts from a fresh copy of the project with nothing computed. The plain way pays no
+process starts, no hashing, no renaming and no records: one process calls the bodies in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+EMPTY = 6
+EMPTY_MODULE = '''
+"""Stages that do nothing but write one line, as a chain."""
+import sys
+from pathlib import Path
+from interloom import stages
+from interloom.stages import StageSpec
+
+stages.STAGES = tuple(
+    StageSpec(
+        name=f"s{i}", summary="nothing", module="empty", sections=(),
+        deps={"before": f"outputs/{i - 1}"} if i else {}, outs={"out": f"outputs/{i}"},
+    )
+    for i in range(COUNT)
+)
+
+def run(settings, stage):
+    stage.out("out").write_text("x")
+
+if __name__ == "__main__":
+    if sys.argv[1] == "flow":
+        from prefect import flow
+        from flows.group import run_group
+        @flow(name="empty")
+        def empty():
+            run_group([spec.name for spec in stages.STAGES], project=None, stages=None,
+                      timeout_minutes=None, retries=None, force=False)
+        empty()
+    else:
+        from interloom.runner import run_stage
+        from interloom.settings import load_settings
+        run_stage(stages.find_stage(sys.argv[1]), load_settings(), Path.cwd())
+'''
+
+
+def main() -> None:
+    """Measure and print; the results also go to the file named by ``--json``."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--lifecycle", action="store_true", help="also measure the real stages")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="params to change"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    results: dict[str, object] = {"cpus": os.cpu_count(), "fixed": fixed_costs()}
+    if options.lifecycle:
+        results["lifecycle"] = lifecycle(options.set)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def fixed_costs() -> dict[str, float]:
+    """Seconds per stage that does nothing, each way, and what single parts take."""
+    with project([]) as folder:
+        (folder / "empty.py").write_text(EMPTY_MODULE.replace("COUNT", str(EMPTY)))
+        (folder / "dvc.yaml").write_text(json.dumps({"stages": {
+            f"s{i}": {"cmd": f"{sys.executable} empty.py s{i}", "outs": [f"outputs/{i}"],
+                      "deps": [f"outputs/{i - 1}"] if i else []}
+            for i in range(EMPTY)
+        }}))  # fmt: skip
+        on, off = ["tracking.enabled=true"], ["tracking.enabled=false"]
+        change(folder, off)
+        dvc = timed(["dvc", "repro"], folder)
+        again = timed(["dvc", "repro"], folder)
+        parts = {
+            "python start": timed([sys.executable, "-c", "pass"], folder),
+            "interloom run, nothing to do": timed([sys.executable, "empty.py", "s0"], folder),
+            "dvc start (dvc --version)": timed(["dvc", "--version"], folder),
+            "import mlflow client (once per lifecycle, beside the stage)": timed(
+                [sys.executable, "-c", "from mlflow.tracking import MlflowClient"], folder
+            ),
+            "import prefect (once per lifecycle)": timed(
+                [sys.executable, "-c", "import prefect, prefect.artifacts"], folder
+            ),
+        }
+        reset(folder)
+        change(folder, on)
+        timed(["dvc", "repro", "s0"], folder)  # creates the tracking database
+        reset(folder)
+        tracked = timed(["dvc", "repro"], folder)
+        reset(folder)
+        began = time.perf_counter()
+        with prefect(folder) as env:
+            server = time.perf_counter() - began
+            timed([sys.executable, "empty.py", "flow"], folder, env)
+            reset(folder)
+            flow = timed([sys.executable, "empty.py", "flow"], folder, env)
+    figures = {
+        "dvc": dvc / EMPTY,
+        "dvc + mlflow": tracked / EMPTY,
+        "prefect + dvc + mlflow": flow / EMPTY,
+        "no-op dvc repro (whole)": again,
+        "prefect server start (once)": server,
+        **parts,
+    }
+    print(f"Fixed cost, from {EMPTY} stages that do nothing (plain calls: 0.00 s):")
+    for name, seconds in figures.items():
+        each = " per stage" if name in ("dvc", "dvc + mlflow", "prefect + dvc + mlflow") else ""
+        print(f"  {seconds:7.2f} s  {name}{each}")
+    return figures
+
+
+def lifecycle(changes: list[str]) -> dict[str, float]:
+    """Seconds of the project's real stages each way."""
+    seconds: dict[str, float] = {}
+    with project(changes) as folder:
+        code = (
+            "import time\n"
+            "from importlib import import_module\n"
+            "from pathlib import Path\n"
+            "from interloom.runner import StageRun\n"
+            "from interloom.seeding import seed_everything\n"
+            "from interloom.settings import load_settings\n"
+            "from interloom.stages import STAGES\n"
+            "settings, here = load_settings(), Path.cwd()\n"
+            "for spec in STAGES:\n"
+            "    began, work = time.perf_counter(), here / '.interloom/plain' / spec.name\n"
+            "    work.mkdir(parents=True)\n"
+            "    body = import_module(spec.module)\n"
+            "    seed_everything(settings.seed)\n"
+            "    body.run(settings, StageRun(spec, here, work, here, None))\n"
+            "    print(f'  plain {spec.name}: {time.perf_counter() - began:.1f} s', flush=True)\n"
+        )
+        seconds["plain"] = timed([sys.executable, "-c", code], folder, quiet=False)
+    with project([*changes, "tracking.enabled=false"]) as folder:
+        seconds["dvc"] = timed(["dvc", "repro"], folder)
+    with project([*changes, "tracking.enabled=true"]) as folder:
+        seconds["prefect + dvc + mlflow"] = timed(["interloom", "lifecycle"], folder)
+        seconds["second run"] = timed(["interloom", "lifecycle"], folder)
+    for name, took in seconds.items():
+        print(f"  {took:7.1f} s  {took / seconds['plain']:5.2f}×  {name}")
+    return seconds
+
+
+@contextmanager
+def project(changes: list[str]) -> Iterator[Path]:
+    """A fresh copy of this project's files with changed params; nothing is computed in it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "project"
+        folder.mkdir()
+        kept = ("params.yaml", "dvc.yaml", "data.dvc", ".dvcignore", ".gitignore")
+        for path in (*kept, ".dvc/config", "src", "flows", "profiles", "data"):
+            source = ROOT / path
+            if source.is_dir():
+                shutil.copytree(source, folder / path, ignore=shutil.ignore_patterns("__pycache__"))
+            elif source.exists():
+                (folder / path).parent.mkdir(exist_ok=True)
+                shutil.copy2(source, folder / path)
+        for command in (
+            ["git", "init", "-q"],
+            ["git", "add", "-A"],
+            ["git", "-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-qm", "x"],
+        ):
+            subprocess.run(command, cwd=folder, check=True)
+        change(folder, changes)
+        yield folder
+
+
+def change(folder: Path, changes: list[str]) -> None:
+    """Set params."""
+    if changes:
+        timed(["interloom", "params", "set", *changes], folder)
+
+
+def reset(folder: Path) -> None:
+    """Forget what was computed, but not the tracking database."""
+    for name in ("outputs", ".dvc/cache"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+
+
+@contextmanager
+def prefect(folder: Path) -> Iterator[dict[str, str]]:
+    """A Prefect server; the environment to reach it."""
+    from flows.launch import prefect_server
+
+    with prefect_server(folder) as url:
+        yield {"PREFECT_API_URL": f"{url}/api"}
+
+
+def timed(
+    command: list[str], folder: Path, env: dict[str, str] | None = None, quiet: bool = True
+) -> float:
+    """Seconds that a command takes; it must succeed."""
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    python_path = os.pathsep.join([str(folder / "src"), str(folder)])
+    full = {**os.environ, "PATH": path, "PYTHONPATH": python_path, **(env or {})}
+    began = time.perf_counter()
+    done = subprocess.run(
+        command, cwd=folder, env=full, text=True, check=False,
+        stdout=subprocess.PIPE if quiet else None, stderr=subprocess.STDOUT if quiet else None,
+    )  # fmt: skip
+    if done.returncode:
+        print(done.stdout, file=sys.stderr)
+        raise SystemExit(f"{command[:3]} gave {done.returncode}")
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""UEval's pocket edition: its record layout, tasks and aggregation, with an exact judge.
+
+Half of a task's items ask for a procedure of the world's evaluation split, half for a scene of the
+evaluation split with several things in it. Criteria are sentences that the verifier can check:
+
+- ``One of the pictures shows exactly: CAPTION`` and ``The last picture shows exactly: CAPTION``
+- ``The last picture has a red sun at the top left``
+- ``The text says: SENTENCE`` (three fifths of its content words occur)
+- ``The text names the red sun``
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from interloom.backends.pocket import reading
+from interloom.benchmarks import ueval
+from interloom.benchmarks.graded import Graded
+from interloom.benchmarks.ueval import Answer, Grades, Item, Rubric, Verdict
+from interloom.construct.planner_data import caption_of
+from interloom.pocket.knowledge import MAIN_CATEGORIES, Procedure, instantiate, procedures
+from interloom.pocket.language import (
+    as_sprite,
+    describe_scene,
+    parse_canonical_scene,
+    with_article,
+)
+from interloom.pocket.meaning import procedure_steps
+from interloom.pocket.scene import POSITIONS, Scene, random_scene, scene_split
+from interloom.records import Request, Trajectory
+from interloom.seeding import derive_seed
+
+NAME = "ueval"
+PROTOCOL = f"{ueval.PROTOCOL}, pocket edition 1"
+JUDGE = "pocket-verifier"
+CATEGORY_OF: dict[str, str] = dict(
+    zip(
+        ("tech", "space", "art", "paper", "diagram", "life", "textbook", "exercise"),
+        MAIN_CATEGORIES,
+        strict=True,
+    )
+)
+"""Which of the world's main categories stands for a task of UEval."""
+SAID = 0.6
+"""Share of a sentence's content words that have to occur for the text to say it."""
+SMALL_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        "a an the of to in on at is are be and or it its his her for from with by as that this",
+    )
+)
+THINGS = (3, 4, 5)
+
+
+@lru_cache(maxsize=4)
+def items(count: int, seed: int) -> tuple[Item, ...]:
+    """``count`` items at most, spread evenly over the eight tasks."""
+    made: list[Item] = []
+    for task in ueval.TASKS:
+        bank = [p for p in procedures("evaluation") if p.category == CATEGORY_OF[task]]
+        for number in range(count // len(ueval.TASKS)):
+            name = f"{task}-{number:03d}"
+            rng = random.Random(derive_seed(seed, NAME, name))
+            if number % 2 == 0 and bank:
+                made.append(_procedure_item(name, task, bank[(number // 2) % len(bank)], rng))
+            else:
+                made.append(_scene_item(name, task, rng))
+    return tuple(made)
+
+
+def _procedure_item(name: str, task: str, procedure: Procedure, rng: random.Random) -> Item:
+    # A request that leaves a slot open does not say what is wanted; it is asked only if all do.
+    slots = [f"{{{slot}}}" for slot, _ in procedure.slots]
+    telling = [all(slot in request for slot in slots) for request in procedure.requests]
+    requests = instantiate(procedure, rng).requests
+    clear = [request for request, tells in zip(requests, telling, strict=True) if tells]
+    prompt = rng.choice(clear or requests)
+    known = procedure_steps(prompt)
+    assert known is not None, prompt
+    shown = [describe_scene(step.scene) for step in known.steps]
+    pictures = [f"One of the pictures shows exactly: {text}" for text in shown[:-1]]
+    pictures.append(f"The last picture shows exactly: {shown[-1]}")
+    pictures += _things(known.steps[-1].scene)
+    said = [step.auxiliary_text for step in known.steps if step.auxiliary_text]
+    return Item(
+        id=name,
+        prompt=prompt,
+        task=task,
+        question_type="procedure",
+        text_rubrics=tuple(Rubric(f"The text says: {text}", ("knowledge",)) for text in said),
+        image_rubrics=tuple(Rubric(text, ("depiction",)) for text in pictures),
+        text_ref="\n".join(said),
+    )
+
+
+def _scene_item(name: str, task: str, rng: random.Random) -> Item:
+    while True:
+        scene = random_scene(rng, rng.choice(THINGS))
+        if scene_split(scene) == "evaluation":
+            break
+    sprites = sorted({str(sprite) for _, sprite in scene.sprites()})
+    pictures = [f"The last picture shows exactly: {describe_scene(scene)}", *_things(scene)]
+    return Item(
+        id=name,
+        prompt=describe_scene(scene, "paraphrased", rng),
+        task=task,
+        question_type="scene",
+        text_rubrics=tuple(Rubric(f"The text names the {s}", ("content",)) for s in sprites),
+        image_rubrics=tuple(Rubric(text, ("depiction",)) for text in pictures),
+        text_ref=describe_scene(scene),
+    )
+
+
+def _things(scene: Scene) -> list[str]:
+    return [
+        f"The last picture has {with_article(str(sprite))} at the {POSITIONS[cell]}"
+        for cell, sprite in scene.sprites()
+    ]
+
+
+def requests(count: int, seed: int) -> list[Request]:
+    """The items as requests."""
+    return [
+        Request(id=f"{NAME}/{item.id}", text=item.prompt, category=CATEGORY_OF[item.task])
+        for item in items(count, seed)
+    ]
+
+
+def write(folder: Path, trajectories: Sequence[Trajectory], *, with_text: bool) -> None:
+    """``answers.json`` in the published layout, with the pictures in ``images/``.
+
+    The text is what stands beside the pictures: ``a_i``, else ``u_i``. ``with_text`` is false for
+    a bare generator, which writes none.
+    """
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    answers = []
+    for trajectory in trajectories:
+        name = trajectory.request.id.removeprefix(f"{NAME}/")
+        names, texts = [], []
+        for number, trace in enumerate(trajectory.steps):
+            texts.append(caption_of(trace.step))
+            if trace.accepted is not None and trace.accepted.image is not None:
+                names.append(f"images/{name}-{number}.png")
+                (folder / names[-1]).write_bytes(trace.accepted.image)
+        answers.append(Answer(name, "\n".join(texts) if with_text else "", tuple(names)))
+    ueval.write_answers(folder / "answers.json", answers)
+
+
+def grade(folder: Path, count: int, seed: int) -> Graded:
+    """Judge every rubric of every item, then score as the benchmark does."""
+    chosen = items(count, seed)
+    answers = ueval.read_answers(folder / "answers.json")
+    grades: dict[str, Grades] = {}
+    for item in chosen:
+        answer = answers[item.id]
+        pictures = [(folder / name).read_bytes() for name in answer.images]
+        grades[item.id] = Grades(
+            item.id,
+            tuple(judge_text(rubric.criterion, answer.text) for rubric in item.text_rubrics),
+            tuple(judge_pictures(rubric.criterion, pictures) for rubric in item.image_rubrics),
+        )
+    scores = ueval.score(chosen, grades)
+    return Graded(
+        protocol=PROTOCOL,
+        judge=JUDGE,
+        items=scores.items,
+        strata={item.id: item.task for item in chosen},
+        weights={},
+        parts={"text": scores.text, "images": scores.images, **scores.tasks},
+        unjudged=scores.unjudged,
+    )
+
+
+def judge_text(criterion: str, text: str) -> Verdict:
+    """Check a text criterion.
+
+    >>> judge_text("The text says: the base must stand firmly", "a base stands firmly")
+    'not met'
+    >>> judge_text("The text says: the base must stand firmly", "The base must stand.")
+    'met'
+    >>> judge_text("The text names the red sun", "draw a red sun")
+    'met'
+    """
+    spoken = re.findall(r"[a-z0-9]+", text.lower())
+    if named := re.fullmatch(r"The text names the (.+)", criterion):
+        return _verdict(f" {named[1]} " in f" {' '.join(spoken)} ")
+    said = re.fullmatch(r"The text says: (.+)", criterion)
+    assert said, criterion
+    words = set(re.findall(r"[a-z0-9]+", said[1].lower())) - SMALL_WORDS
+    return _verdict(len(words & set(spoken)) >= SAID * len(words))
+
+
+def judge_pictures(criterion: str, pictures: Sequence[bytes]) -> Verdict:
+    """Check a picture criterion; without any picture it is not met."""
+    if has := re.fullmatch(r"The last picture has an? (.+) at the (.+)", criterion):
+        cell = POSITIONS.index(has[2])
+        seen = [reading(picture).cells[cell] for picture in pictures[-1:]]
+        return _verdict(any(c.readable and c.sprite == as_sprite(has[1]) for c in seen))
+    shows = re.fullmatch(r"(One of the pictures|The last picture) shows exactly: (.+)", criterion)
+    assert shows, criterion
+    scene = parse_canonical_scene(shows[2])
+    looked_at = pictures if shows[1].startswith("One") else pictures[-1:]
+    return _verdict(any(reading(picture).scene == scene for picture in looked_at))
+
+
+def _verdict(met: bool) -> Verdict:
+    return "met" if met else "not met"

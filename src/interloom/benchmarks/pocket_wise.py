@@ -1,0 +1,122 @@
+"""WISE's pocket edition: riddles of the evaluation split, the legacy protocol, an exact judge.
+
+The prompt names a thing by what one has to know about it ("the plant that families decorate at
+christmas at the center"). Consistency comes from the verifier's meaning score, realism and
+aesthetic quality from its workmanship score.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from interloom.backends.pocket import reading
+from interloom.benchmarks import wise
+from interloom.benchmarks.graded import Graded
+from interloom.benchmarks.wise import Item, Legacy
+from interloom.pocket import verifier
+from interloom.pocket.goal import Goal
+from interloom.pocket.knowledge import riddles
+from interloom.pocket.language import describe_scene
+from interloom.pocket.meaning import pose_riddle
+from interloom.pocket.scene import CELLS, Scene
+from interloom.records import Request, Trajectory
+from interloom.seeding import derive_seed
+
+NAME = "wise"
+PROTOCOL = "wise/legacy, pocket edition 1"
+JUDGE = "pocket-verifier"
+
+
+@dataclass(frozen=True)
+class PocketItem:
+    """A published-layout item and the scene it wants."""
+
+    item: Item
+    scene: Scene
+
+
+@lru_cache(maxsize=4)
+def items(count: int, seed: int) -> tuple[PocketItem, ...]:
+    """``count`` items at most, spread evenly over the six categories; ids lie in the published
+    ranges."""
+    made: list[PocketItem] = []
+    first = 1
+    for category in wise.CATEGORIES:
+        bank = [riddle for riddle in riddles("evaluation") if riddle.category == category]
+        for number in range(count // len(wise.CATEGORIES)):
+            rng = random.Random(derive_seed(seed, NAME, category, number))
+            riddle = bank[number % len(bank)]
+            scene = Scene.of({rng.randrange(CELLS): riddle.answer})
+            item = Item(
+                prompt_id=first + number,
+                prompt=pose_riddle(describe_scene(scene), riddle, rng.choice(riddle.phrases)),
+                category=category,
+                explanation=riddle.fact,
+                subcategory=riddle.subcategory,
+            )
+            made.append(PocketItem(item, scene))
+        first = wise.LEGACY_LAST_ID[category] + 1
+    return tuple(made)
+
+
+def requests(count: int, seed: int) -> list[Request]:
+    """The items as requests."""
+    return [
+        Request(
+            id=f"{NAME}/{made.item.prompt_id}",
+            text=made.item.prompt,
+            category=made.item.category,
+            subcategory=made.item.subcategory,
+        )
+        for made in items(count, seed)
+    ]
+
+
+def write(folder: Path, trajectories: Sequence[Trajectory], *, with_text: bool) -> None:
+    """``{prompt_id}.png``: the last picture of each sequence. Texts are not part of WISE."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for trajectory in trajectories:
+        image = last_image(trajectory)
+        if image is not None:
+            prompt_id = trajectory.request.id.removeprefix(f"{NAME}/")
+            (folder / f"{prompt_id}.png").write_bytes(image)
+
+
+def last_image(trajectory: Trajectory) -> bytes | None:
+    """The picture that a sequence ends with."""
+    shown = [t.accepted.image for t in trajectory.steps if t.accepted is not None]
+    return shown[-1] if shown else None
+
+
+def grade(folder: Path, count: int, seed: int) -> Graded:
+    """Judge every picture; without one the system failed, not the judge: lowest grades."""
+    chosen = items(count, seed)
+    grades: dict[int, Legacy | None] = {}
+    for made in chosen:
+        path = folder / f"{made.item.prompt_id}.png"
+        image = path.read_bytes() if path.exists() else None
+        grades[made.item.prompt_id] = judge(image, made.scene)
+    scores = wise.legacy_scores(grades)
+    return Graded(
+        protocol=PROTOCOL,
+        judge=JUDGE,
+        items={str(i): 100 * value for i, value in scores.items.items()},
+        strata={str(made.item.prompt_id): made.item.category for made in chosen},
+        weights=dict(wise.LEGACY_WEIGHTS),
+        parts={name: 100 * value for name, value in scores.categories.items()},
+        unjudged=scores.unjudged,
+    )
+
+
+def judge(image: bytes | None, scene: Scene) -> Legacy:
+    """Legacy grades of a picture that should show the scene."""
+    if image is None:
+        return Legacy(0, 0, 0)
+    verdict = verifier.judge(reading(image), Goal(scenes=(scene,)))
+    consistency = 2 if verdict.success else int(verdict.semantic >= 5)
+    craft = 2 if verdict.quality >= 7 else int(verdict.quality >= 4)
+    return Legacy(consistency, craft, craft)

@@ -1,0 +1,101 @@
+"""The systems that are compared: who plans, who criticises, and how often a step may be tried.
+
+=============  ======================  ====================  ========
+system         planner                 critic                attempts
+=============  ======================  ====================  ========
+generator      none (the request is    none                  1
+               the prompt)
+zero-shot      base model              base model            T_max
+planner-sft    fine-tuned planner      base model            T_max
+full-sft       fine-tuned planner      fine-tuned critic     T_max
+full-rl        fine-tuned planner      critic after GRPO     T_max
+oracle         teacher                 teacher               T_max
+=============  ======================  ====================  ========
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from interloom import cast
+from interloom.agents import ModelCritic, ModelPlanner
+from interloom.backends.transformers import ChatModel
+from interloom.loop import DirectPlanner
+from interloom.roles import Critic, Planner
+from interloom.settings import EvaluateSettings, ModelsSettings, TeacherSettings
+
+SystemName = Literal["generator", "zero-shot", "planner-sft", "full-sft", "full-rl", "oracle"]
+
+
+@dataclass(frozen=True)
+class System:
+    """Planner and critic around the generator that all systems share."""
+
+    name: SystemName
+    planner: Planner
+    critic: Critic | None
+    max_attempts: int
+
+
+def loader(
+    models: ModelsSettings,
+    teacher: TeacherSettings,
+    options: EvaluateSettings,
+    folders: Mapping[str, Path],
+    device: str,
+) -> Callable[[SystemName], System]:
+    """A function that makes a system; models are loaded when first needed, each once.
+
+    ``folders`` are those of ``vlm``, ``planner-sft``, ``critic-sft`` and ``critic-rl``.
+    """
+
+    @cache
+    def load(model: str) -> ChatModel:
+        return ChatModel.from_pretrained(
+            folders[model],
+            device=device,
+            dtype=models.vlm_dtype,
+            batch_size=options.batch_size,
+            max_image_pixels=models.max_image_pixels,
+        )
+
+    def chat(model: str, max_new_tokens: int) -> ChatModel:
+        loaded = load(model)
+        return ChatModel(
+            loaded.model,
+            loaded.processor,
+            name=model,
+            batch_size=options.batch_size,
+            max_new_tokens=max_new_tokens,
+        )
+
+    def planner(model: str) -> ModelPlanner:
+        talker = chat(model, options.planner_max_new_tokens)
+        return ModelPlanner(talker, models.dialogue, retries=options.answer_retries)
+
+    def critic(model: str) -> ModelCritic:
+        talker = chat(model, options.critic_max_new_tokens)
+        return ModelCritic(talker, models.dialogue, retries=options.answer_retries)
+
+    def make(name: SystemName) -> System:
+        attempts = options.max_attempts
+        match name:
+            case "generator":
+                return System(name, DirectPlanner(), None, 1)
+            case "oracle":
+                oracle = cast.teacher(teacher, perfect=True)
+                return System(name, oracle, oracle, attempts)
+            case "zero-shot":
+                return System(name, planner("vlm"), critic("vlm"), attempts)
+            case "planner-sft":
+                return System(name, planner("planner-sft"), critic("vlm"), attempts)
+            case "full-sft":
+                return System(name, planner("planner-sft"), critic("critic-sft"), attempts)
+            case "full-rl":
+                return System(name, planner("planner-sft"), critic("critic-rl"), attempts)
+
+    return make

@@ -1,0 +1,212 @@
+"""The command line. Nothing heavy is imported until a command needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from interloom.errors import InterloomError
+
+app = typer.Typer(
+    name="interloom",
+    help="Interleaved image generation: every step planned, checked and corrected.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+params_app = typer.Typer(help="Show, check and switch the params file.", no_args_is_help=True)
+app.add_typer(params_app, name="params")
+
+
+def _lazy(module: str) -> type[TyperGroup]:
+    """A group whose commands are the typer ``app`` of a module that is imported when called."""
+
+    class LazyGroup(TyperGroup):
+        def make_context(self, info_name: str | None, args: list[str], **extra: Any) -> Any:
+            command = typer.main.get_command(import_module(module).app)
+            return command.make_context(info_name, args, **extra)
+
+    return LazyGroup
+
+
+LAZY = {
+    "pocket": ("interloom.pocket.commands", "The pocket world: train its miniatures, look at it."),
+}
+"""Groups of commands that live elsewhere: name → (module with a typer ``app``, help)."""
+for _name, (_module, _help) in LAZY.items():
+    app.add_typer(typer.Typer(), name=_name, help=_help, cls=_lazy(_module))
+
+
+def find_project() -> Path:
+    """The project folder: the nearest one upwards that has ``params.yaml`` and ``dvc.yaml``."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
+            return folder
+    raise InterloomError(f"{here} is in no interloom project (no params.yaml beside a dvc.yaml)")
+
+
+def _enter_project() -> Path:
+    root = find_project()
+    os.chdir(root)
+    return root
+
+
+@app.command()
+def run(
+    stage: Annotated[str, typer.Argument(help="Name of the stage, see `interloom stages`.")],
+    params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
+    track: Annotated[bool, typer.Option(help="Record the run in MLflow.")] = True,
+) -> None:
+    """Run one stage here and now, whether it is stale or not (`dvc repro` asks DVC first)."""
+    from interloom.runner import run_stage
+    from interloom.settings import load_settings
+    from interloom.stages import find_stage
+
+    # Torch's CPU threads wait by spinning; on a machine that is busy with anything else that makes
+    # training several times slower. Read when torch is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    root = _enter_project()
+    run_stage(find_stage(stage), load_settings(params), root, track=track)
+
+
+@app.command()
+def stages(
+    write: Annotated[bool, typer.Option("--write", help="Write dvc.yaml anew.")] = False,
+) -> None:
+    """List the stages: what each does, reads and writes."""
+    from interloom.code import code_of
+    from interloom.stages import STAGES, to_dvc
+
+    root = _enter_project()
+    if write:
+        import yaml
+
+        content = to_dvc({spec.name: code_of(spec.module) for spec in STAGES})
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+        head = "# Written by `interloom stages --write` from src/interloom/stages.py.\n"
+        (root / "dvc.yaml").write_text(head + text, encoding="utf-8")
+        typer.echo(f"wrote {root / 'dvc.yaml'}: {len(STAGES)} stages")
+        return
+    for spec in STAGES:
+        missing = [path for path in spec.products.values() if not (root / path).exists()]
+        typer.echo(f"{spec.name:<14}{'  ' if missing else '✓ '}{spec.summary}")
+        typer.echo(f"{'':<16}{', '.join(spec.deps) or 'nothing'} → {', '.join(spec.outs)}")
+
+
+@params_app.command("show")
+def params_show(
+    params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
+) -> None:
+    """Print the checked params, one `key = value` a line."""
+    from interloom.runner import flatten
+    from interloom.settings import load_settings
+
+    _enter_project()
+    for key, value in flatten(load_settings(params).model_dump(mode="json")).items():
+        typer.echo(f"{key} = {value}")
+
+
+@params_app.command("check")
+def params_check() -> None:
+    """Check params.yaml and every file in profiles/."""
+    from interloom.settings import load_settings
+
+    _enter_project()
+    for path in (Path("params.yaml"), *sorted(Path("profiles").glob("*.yaml"))):
+        typer.echo(f"{path}: profile {load_settings(path).profile}, good")
+
+
+@params_app.command("set")
+def params_set(
+    changes: Annotated[list[str], typer.Argument(help="KEY=VALUE, such as prompts.count=80.")],
+) -> None:
+    """Change values in params.yaml; it stays as it was if one of them is not allowed."""
+    from interloom.settings import change_params
+
+    change_params(_enter_project() / "params.yaml", changes)
+
+
+@params_app.command("use")
+def params_use(
+    profile: Annotated[str, typer.Argument(help="A file in profiles/, or the active one.")],
+) -> None:
+    """Make a profile the active params.yaml; the present one is kept in profiles/."""
+    from interloom.settings import use_profile
+
+    typer.echo(use_profile(_enter_project(), profile))
+
+
+@app.command()
+def doctor() -> None:
+    """Check versions, trackers, disk, remote, credentials and GPU; say what is disabled."""
+    from interloom.doctor import examine
+
+    problems = 0
+    for finding in examine(find_project()):
+        typer.echo(finding.line())
+        problems += finding.level == "missing"
+    raise typer.Exit(1 if problems else 0)
+
+
+@app.command()
+def lifecycle(
+    profile: Annotated[str | None, typer.Option(help="Profile to switch to first.")] = None,
+    from_stage: Annotated[str | None, typer.Option("--from", help="Start at this stage.")] = None,
+    only: Annotated[str | None, typer.Option(help="Run just this stage.")] = None,
+    force: Annotated[bool, typer.Option(help="Run stages even if they are up to date.")] = False,
+) -> None:
+    """Run the whole lifecycle as a Prefect flow over the DVC stages."""
+    root = _enter_project()
+    from flows.launch import launch
+
+    raise typer.Exit(launch(root, profile=profile, from_stage=from_stage, only=only, force=force))
+
+
+@app.command()
+def ui(
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
+    prefect_port: Annotated[int, typer.Option(help="Port of the Prefect UI.")] = 4200,
+) -> None:
+    """Serve the MLflow and Prefect UIs on the results, until Ctrl-C."""
+    from interloom.ui import serve
+
+    serve(_enter_project(), mlflow_port, prefect_port)
+
+
+@app.command()
+def track() -> None:
+    """Send records to MLflow that could not be written when their stage ran."""
+    from interloom.tracking import send_kept
+
+    typer.echo(send_kept(_enter_project()))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    typer.echo(f"interloom {installed('interloom')}")
+
+
+def main(before: Sequence[str] = ()) -> None:
+    """Entry point: users' errors are one line and status 2; ``before`` precedes the arguments."""
+    try:
+        app([*before, *sys.argv[1:]])
+    except InterloomError as error:
+        print(f"interloom: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""Model calls kept on disk by their content, so that a killed run loses only the calls in flight.
+
+One SQLite file holds every answer under the hash of role, model and everything the call saw.
+Failures are not kept: they are tried again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from interloom.records import Critique, Failure, Plan, Record, Request, Score
+from interloom.roles import (
+    Critic,
+    CritiqueCase,
+    GenerationJob,
+    Generator,
+    Judge,
+    JudgeCase,
+    Planner,
+)
+
+Answer = TypeVar("Answer")
+Item = TypeVar("Item", bound=Record)
+
+
+def call_key(role: str, model: str, item: BaseModel) -> bytes:
+    """sha256 over role, model and the item; images count by their bytes."""
+    hasher = hashlib.sha256(f"{role}\0{model}\0".encode())
+    for name in type(item).model_fields:
+        value = getattr(item, name)
+        hasher.update(f"\0{name}\0".encode())
+        for part in value if isinstance(value, tuple) else (value,):
+            data = part if isinstance(part, bytes) else json.dumps(part).encode()
+            hasher.update(f"{type(part).__name__} {len(data)} ".encode())
+            hasher.update(data)
+    return hasher.digest()
+
+
+class CallCache:
+    """Answers by key. ``calls`` and ``hits`` count what was asked and what was known."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path)
+        # A power cut may lose the last batches, never the file; a killed process loses nothing.
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute("CREATE TABLE IF NOT EXISTS calls (key BLOB PRIMARY KEY, answer BLOB)")
+        self.calls = 0
+        self.hits = 0
+
+    def close(self) -> None:
+        self._db.close()
+
+    def through(
+        self,
+        keys: Sequence[bytes],
+        ask: Callable[[list[int]], list[Answer | Failure]],
+        encode: Callable[[Answer], bytes],
+        decode: Callable[[bytes], Answer],
+    ) -> list[Answer | Failure]:
+        """Known answers from disk, the rest from ``ask`` (given their places) in one batch.
+
+        A batch is stored in one transaction. So a rerun meets a batch that is known whole or not
+        at all, and the model sees the same batches, with the same rounding, as in the first run.
+        """
+        answers: dict[int, Answer | Failure] = {}
+        for place, key in enumerate(keys):
+            found = self._db.execute("SELECT answer FROM calls WHERE key = ?", (key,)).fetchone()
+            if found:
+                answers[place] = decode(found[0])
+        missing = [place for place in range(len(keys)) if place not in answers]
+        self.calls += len(keys)
+        self.hits += len(keys) - len(missing)
+        if missing:
+            new = dict(zip(missing, ask(missing), strict=True))
+            answers |= new
+            with self._db:
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO calls VALUES (?, ?)",
+                    [
+                        (keys[place], encode(answer))
+                        for place, answer in new.items()
+                        if not isinstance(answer, Failure)
+                    ],
+                )
+        return [answers[place] for place in range(len(keys))]
+
+
+def _to_json(answer: BaseModel) -> bytes:
+    return answer.model_dump_json().encode()
+
+
+def _same(data: bytes) -> bytes:
+    return data
+
+
+class CachedGenerator:
+    """A generator behind a cache; ``identity`` tells models and their settings apart."""
+
+    def __init__(self, inner: Generator, cache: CallCache, identity: str = "") -> None:
+        self.name = inner.name
+        self._inner, self._cache, self._identity = inner, cache, f"{inner.name} {identity}"
+
+    def generate(self, jobs: Sequence[GenerationJob]) -> list[bytes | Failure]:
+        keys = [call_key("generator", self._identity, job) for job in jobs]
+        return self._cache.through(
+            keys, lambda places: self._inner.generate([jobs[i] for i in places]), _same, _same
+        )
+
+
+class CachedPlanner:
+    """A planner behind a cache."""
+
+    def __init__(self, inner: Planner, cache: CallCache, identity: str = "") -> None:
+        self.name = inner.name
+        self._inner, self._cache, self._identity = inner, cache, f"{inner.name} {identity}"
+
+    def plan(self, requests: Sequence[Request]) -> list[Plan | Failure]:
+        keys = [call_key("planner", self._identity, request) for request in requests]
+        return self._cache.through(
+            keys,
+            lambda places: self._inner.plan([requests[i] for i in places]),
+            _to_json,
+            Plan.model_validate_json,
+        )
+
+
+class CachedCritic:
+    """A critic behind a cache."""
+
+    def __init__(self, inner: Critic, cache: CallCache, identity: str = "") -> None:
+        self.name = inner.name
+        self._inner, self._cache, self._identity = inner, cache, f"{inner.name} {identity}"
+
+    def critique(self, cases: Sequence[CritiqueCase]) -> list[Critique | Failure]:
+        keys = [call_key("critic", self._identity, case) for case in cases]
+        return self._cache.through(
+            keys,
+            lambda places: self._inner.critique([cases[i] for i in places]),
+            _to_json,
+            Critique.model_validate_json,
+        )
+
+
+class CachedJudge:
+    """A judge behind a cache."""
+
+    def __init__(self, inner: Judge, cache: CallCache, identity: str = "") -> None:
+        self.name = inner.name
+        self._inner, self._cache, self._identity = inner, cache, f"{inner.name} {identity}"
+
+    def score(self, cases: Sequence[JudgeCase]) -> list[Score | Failure]:
+        keys = [call_key("judge", self._identity, case) for case in cases]
+        return self._cache.through(
+            keys,
+            lambda places: self._inner.score([cases[i] for i in places]),
+            _to_json,
+            Score.model_validate_json,
+        )

@@ -1,0 +1,246 @@
+"""The critic's data: trajectories taken apart into single judgments, scored and selected (§3.3).
+
+One row is one iteration ``(I_{i-1}, I_i^t, p_i, r_i^t) → (j, r^{t+1}, R)`` with the judge's two
+scores. Images are read shard by shard; what is selected is decided on the scores alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from interloom import cast, dialogue, images
+from interloom.construct import store
+from interloom.construct.cache import CachedJudge, CallCache
+from interloom.construct.selection import (
+    ScoredStep,
+    Thresholds,
+    balance,
+    filter_steps,
+    split_by_variance,
+)
+from interloom.construct.yields import Yield, write_csv, write_metrics
+from interloom.dialogue import Conversation, Style
+from interloom.errors import InterloomError
+from interloom.records import Critique, Failure, Score, Trajectory
+from interloom.roles import CritiqueCase, Judge, JudgeCase
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from interloom.runner import StageRun
+    from interloom.settings import CriticDataSettings, Settings
+
+Split = Literal["sft", "rl"]
+SPLITS: tuple[Split, ...] = ("sft", "rl")
+HeldOut = Callable[[str, bytes | None], bool]
+"""Whether a prompt, said of a picture or of none, belongs to the benchmarks' side."""
+JUDGE_BATCH = 256
+NOTHING: Mapping[str, str] = {}
+
+
+def critic_schema() -> pa.Schema:
+    """One row per judged image; ``before`` is null for a first step."""
+    import pyarrow as pa
+
+    words = ("prompt", "used_prompt", "refine_prompt", "reasoning", "category", "generator")
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("step_id", pa.string()),
+            ("attempt", pa.int32()),
+            ("before", pa.binary()),
+            ("after", pa.binary()),
+            *((name, pa.string()) for name in words),
+            ("success", pa.bool_()),
+            ("semantic", pa.float64()),
+            ("quality", pa.float64()),
+            ("split", pa.string()),
+        ]
+    )
+
+
+def decompose(trajectory: Trajectory) -> Iterator[dict[str, Any]]:
+    """One row per attempt, in order; without judgment or image the fields are ``None``."""
+    for trace in trajectory.steps:
+        step_id = f"{trajectory.request.id}/{trace.step.step_number}"
+        for number, attempt in enumerate(trace.attempts):
+            critique = attempt.critique
+            yield {
+                "id": f"{step_id}/{number}",
+                "step_id": step_id,
+                "attempt": number,
+                "before": trace.source,
+                "after": attempt.image,
+                "prompt": trace.step.prompt,
+                "used_prompt": attempt.prompt,
+                "refine_prompt": critique and critique.refine_prompt,
+                "reasoning": critique and critique.reasoning,
+                "category": trajectory.request.category,
+                "generator": attempt.generator,
+                "success": critique and critique.success,
+            }
+
+
+def score_rows(
+    rows: Iterable[Mapping[str, Any]], judge: Judge
+) -> Iterator[tuple[Mapping[str, Any], Score | Failure]]:
+    """Each row with the judge's scores of its image against the step's original prompt."""
+    waiting = iter(rows)
+    missing = Failure(role="judge", reason="the attempt has no judgment to score")
+    while group := list(islice(waiting, JUDGE_BATCH)):
+        whole = [row for row in group if row["after"] is not None and row["success"] is not None]
+        cases = [JudgeCase(before=r["before"], after=r["after"], prompt=r["prompt"]) for r in whole]
+        scores = dict(zip((r["id"] for r in whole), judge.score(cases), strict=True))
+        yield from ((row, scores.get(row["id"], missing)) for row in group)
+
+
+def scored_steps(scored: Iterable[tuple[str, str, bool | None, Score | None]]) -> list[ScoredStep]:
+    """Group ``(id, step_id, judgment, score)`` by step, keeping the order of first appearance."""
+    steps: dict[str, list[tuple[bool | None, Score | None]]] = defaultdict(list)
+    for _, step_id, judgment, score in scored:
+        steps[step_id].append((judgment, score))
+    return [
+        ScoredStep(
+            key=step_id,
+            scores=tuple(score and score.overall for _, score in attempts),
+            judgments=tuple(bool(judgment) for judgment, _ in attempts),
+        )
+        for step_id, attempts in steps.items()
+    ]
+
+
+def select(
+    steps: Sequence[ScoredStep],
+    settings: CriticDataSettings,
+    seed: int,
+    excluded: Mapping[str, str] = NOTHING,
+) -> tuple[dict[str, Split], list[Yield], dict[str, float]]:
+    """Ids of the rows that are data, with their split; the account; and the numbers behind it.
+
+    ``filter`` and ``balance`` of the settings are the paper's ablation switches. A step in which a
+    call failed is never data, nor is one of ``excluded`` (step → reason).
+    """
+    yields: list[Yield] = []
+    if excluded:
+        allowed = [step for step in steps if step.key not in excluded]
+        reasons = Counter(excluded[step.key] for step in steps if step.key in excluded)
+        yields.append(Yield("exclude", len(steps), len(allowed), dict(reasons)))
+        steps = allowed
+    limits = Thresholds(low=settings.low, high=settings.high, tolerance=settings.tolerance)
+    kept, losses = filter_steps(steps, limits if settings.filter else None)
+    yields.append(Yield("filter-steps", len(steps), len(kept), dict(losses)))
+    majority = settings.majority if settings.balance else None
+    sft, rl, cut = split_by_variance(kept, ratio=settings.sft_rl_ratio, majority=majority)
+    chosen: dict[str, Split] = {}
+    numbers = {"variance_cut": cut}
+    parts: tuple[tuple[Split, list[ScoredStep]], ...] = (("sft", sft), ("rl", rl))
+    for name, part in parts:
+        judgments = {
+            f"{step.key}/{number}": judged
+            for step in part
+            for number, judged in enumerate(step.judgments)
+        }
+        ids, lost = set(judgments), {}
+        if majority is not None:
+            ids, lost = balance(judgments, majority=majority, seed=seed)
+        yields.append(Yield(f"balance-{name}", len(judgments), len(ids), lost))
+        chosen |= dict.fromkeys(ids, name)
+        positive = sum(judgments[row] for row in ids)
+        numbers[f"{name}_rows"] = len(ids)
+        numbers[f"{name}_positive"] = round(positive / len(ids), 4) if ids else 0.0
+    return chosen, yields, numbers
+
+
+def row_content(row: Mapping[str, Any]) -> str:
+    """Digest of what the critic is shown: two rows alike in it are copies."""
+    return store.content(row["before"], row["after"], row["prompt"], row["used_prompt"])
+
+
+def to_messages(row: Mapping[str, Any], style: Style) -> Conversation:
+    """A critic row as a whole chat, the answer included, with its images as bytes."""
+    case = CritiqueCase(
+        before=row["before"],
+        after=row["after"],
+        prompt=row["prompt"],
+        used_prompt=row["used_prompt"],
+    )
+    critique = Critique(
+        success=row["success"], refine_prompt=row["refine_prompt"], reasoning=row["reasoning"]
+    )
+    messages, pictures = dialogue.critic_messages(case, style)
+    answer = dialogue.answer_message(dialogue.format_critique(critique))
+    return Conversation([*messages, answer], pictures)
+
+
+def to_conversation(row: Mapping[str, Any], style: Style) -> dict[str, Any]:
+    """A critic row for TRL: ``prompt`` and ``completion`` as messages, ``images`` as PIL."""
+    messages, pictures = to_messages(row, style)
+    return {
+        "prompt": messages[:-1],
+        "completion": messages[-1:],
+        "images": [images.from_bytes(data, row["id"]) for data in pictures],
+    }
+
+
+def _rows(folder: Path) -> Iterator[dict[str, Any]]:
+    return (row for t in store.read_trajectories(folder) for row in decompose(t))
+
+
+def exclusion(row: Mapping[str, Any], seen: set[str], held_out: HeldOut) -> str | None:
+    """Why a row may not be trained on: a copy of an earlier one, or the benchmarks' matter."""
+    key = row_content(row)
+    if key in seen:
+        return "duplicate"
+    seen.add(key)
+    return "held-out" if held_out(row["prompt"], row["before"]) else None
+
+
+def run(settings: Settings, stage: StageRun) -> None:
+    """Body of the stage ``critic-data``."""
+    folder, held_out = stage.dep("trajectories"), cast.held_out()
+    cache = CallCache(stage.work / "judge.sqlite")
+    judge = CachedJudge(cast.judge(settings.teacher), cache, settings.teacher.judge_model)
+    scores: dict[str, Score] = {}
+    light: list[tuple[str, str, bool | None, Score | None]] = []
+    excluded: dict[str, str] = {}
+    seen: set[str] = set()
+    failures = 0
+    for row, score in stage.progress(score_rows(_rows(folder), judge), "scoring attempts"):
+        known = None if isinstance(score, Failure) else score
+        failures += row["success"] is not None and known is None
+        if known is not None:
+            scores[row["id"]] = known
+            reason = exclusion(row, seen, held_out)
+            if reason is not None:
+                excluded[row["step_id"]] = reason
+        light.append((row["id"], row["step_id"], row["success"], known))
+    cache.close()
+    chosen, yields, numbers = select(
+        scored_steps(light), settings.critic_data, settings.seed, excluded
+    )
+    if not chosen:
+        raise InterloomError(
+            "critic-data: no step is left after filtering and balancing; see critic_data.low, "
+            f"critic_data.high and the counts: {[dict(entry.lost) for entry in yields]}"
+        )
+    facts = {"format": "critic/1", "seed": settings.seed, "judge": judge.name}
+    for name in SPLITS:
+        rows = (
+            row
+            | {
+                "semantic": scores[row["id"]].semantic,
+                "quality": scores[row["id"]].quality,
+                "split": name,
+            }
+            for row in _rows(folder)
+            if chosen.get(row["id"]) == name
+        )
+        path = stage.out("critic-data") / f"{name}.parquet"
+        store.write_table(path, rows, critic_schema(), {**facts, "split": name})
+    numbers |= {"attempts": len(light), "judge_failures": failures}
+    write_metrics(stage.out("metrics"), yields, numbers)
+    write_csv(stage.out("yield"), "critic-data", yields)

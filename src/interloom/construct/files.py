@@ -1,0 +1,83 @@
+"""Files of other people's formats: every complaint names file, record and field."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from interloom import images
+from interloom.errors import InterloomError
+
+WHITE = "white.png"
+"""Stands for "no image" in the released files."""
+
+
+class Place:
+    """Where in a file a value stands, for complaints, and how fields are taken from it."""
+
+    def __init__(self, path: Path, record: str, value: Any) -> None:
+        self.path, self.record, self.value = path, record, value
+
+    def wrong(self, field: str, detail: str) -> InterloomError:
+        where = f"{self.record}, field {field!r}" if field else self.record
+        return InterloomError(f"{self.path}: {where}: {detail}")
+
+    def has(self, field: str) -> bool:
+        return isinstance(self.value, dict) and field in self.value
+
+    def get(self, field: str, *kinds: type) -> Any:
+        """The field's value, which must be exactly of one of these types."""
+        if not isinstance(self.value, dict):
+            raise self.wrong("", f"expected an object, found {type(self.value).__name__}")
+        if field not in self.value:
+            raise self.wrong(field, "missing")
+        value = self.value[field]
+        if type(value) not in kinds:
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise self.wrong(field, f"expected {names}, found {type(value).__name__}")
+        return value
+
+    def image(self, field: str) -> bytes | None:
+        """The image that the field names, whole; ``None`` for null and for ``white.png``."""
+        name = self.get(field, str, type(None))
+        return None if name is None or Path(name).name == WHITE else self.read_image(field, name)
+
+    def read_image(self, field: str, name: str) -> bytes:
+        try:
+            data = (self.path.parent / name).read_bytes()
+        except OSError as error:
+            raise self.wrong(field, f"no image {name!r} beside the file") from error
+        images.from_bytes(data, f"{self.path}: {self.record}, field {field!r}, image {name!r}")
+        return data
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InterloomError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise InterloomError(f"{path}: not JSON ({error})") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, "utf-8")
+    part.replace(path)
+
+
+def save_image(folder: Path, data: bytes | None) -> str:
+    """Write an image under its digest, once, and give its relative path."""
+    if data is None:
+        if not (folder / WHITE).exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / WHITE).write_bytes(images.white(96, 96))
+        return WHITE
+    name = f"images/{images.digest(data)[:24]}.png"
+    target = folder / name
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    return name

@@ -1,0 +1,176 @@
+"""What of the machine is ready, what is missing, and what that disables."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import yaml
+
+from interloom.errors import InterloomError
+from interloom.provenance import git
+from interloom.settings import Settings, load_settings
+from interloom.tracking import SPOOL, tracking_uri
+
+Level = Literal["good", "note", "missing"]
+SIGNS: dict[Level, str] = {"good": "✓", "note": "·", "missing": "✗"}
+DISK_GIB = 5.0
+KEYS = {"gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY"), "openai": ("OPENAI_API_KEY",)}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One checked thing. ``note`` disables something optional, ``missing`` something needed."""
+
+    level: Level
+    what: str
+    text: str
+
+    def line(self) -> str:
+        """For the terminal."""
+        return f"{SIGNS[self.level]} {self.what:<12} {self.text}"
+
+
+def examine(root: Path) -> list[Finding]:
+    """Check everything in the project ``root``; nothing is changed and no server is started."""
+    findings = list(_packages())
+    try:
+        settings = load_settings(root / "params.yaml")
+    except InterloomError as error:
+        return [*findings, Finding("missing", "params", str(error))]
+    findings.append(Finding("good", "params", f"profile {settings.profile}"))
+    for check in (_git, _disk, _data, _tracking, _prefect, _credentials, _gpu):
+        findings += check(root, settings)
+    return findings
+
+
+def _packages() -> Iterator[Finding]:
+    """Are the installed versions those that the project asks for?"""
+    from packaging.requirements import Requirement
+
+    wrong: list[str] = []
+    wanted = [Requirement(line) for line in requires("interloom") or [] if "extra ==" not in line]
+    for requirement in wanted:
+        try:
+            installed = version(requirement.name)
+        except PackageNotFoundError:
+            wrong.append(f"{requirement.name} is not installed")
+            continue
+        if not requirement.specifier.contains(installed, prereleases=True):
+            wrong.append(f"{requirement.name} {installed} is not {requirement.specifier}")
+    if wrong:
+        yield Finding("missing", "packages", f"{'; '.join(wrong)}: run `make install`")
+    else:
+        yield Finding("good", "packages", f"{len(wanted)} requirements are met")
+
+
+def _git(root: Path, settings: Settings) -> Iterator[Finding]:
+    commit = git("-C", str(root), "rev-parse", "--short", "HEAD")
+    if commit:
+        yield Finding("good", "git", f"at {commit}")
+    else:
+        yield Finding("note", "git", "no commit here: runs carry none, `dvc exp` does not work")
+
+
+def _disk(root: Path, settings: Settings) -> Iterator[Finding]:
+    free = shutil.disk_usage(root).free / 2**30
+    level: Level = "good" if free >= DISK_GIB else "missing"
+    yield Finding(level, "disk", f"{free:.0f} GiB free (a pocket lifecycle needs {DISK_GIB:.0f})")
+    work = sum(path.stat().st_size for path in root.glob(".interloom/work/**/*") if path.is_file())
+    if work:
+        text = f"{work / 2**20:.0f} MiB of interrupted stages in .interloom/work (may be removed)"
+        yield Finding("note", "leftovers", text)
+    kept = [path for path in root.glob(f"{SPOOL}/*-*") if path.is_dir()]
+    if kept:
+        yield Finding("note", "spool", f"{len(kept)} runs are not in MLflow: `interloom track`")
+
+
+def _data(root: Path, settings: Settings) -> Iterator[Finding]:
+    """Are the shipped models here, or can they be had?"""
+    remote = root / ".dvc-remote"
+    if (root / "data").is_dir():
+        yield Finding("good", "data", "data/ is here")
+    elif not (root / "data.dvc").is_file():
+        yield Finding("missing", "data", "neither data/ nor data.dvc: no stage can draw")
+    else:
+        md5 = yaml.safe_load((root / "data.dvc").read_text())["outs"][0]["md5"]
+        if (remote / "files" / "md5" / md5[:2] / md5[2:]).is_file():
+            yield Finding("note", "data", "not checked out: run `dvc pull data.dvc`")
+        else:
+            yield Finding("missing", "data", f"not here, and not in {remote}: check the remote")
+
+
+def _tracking(root: Path, settings: Settings) -> Iterator[Finding]:
+    if not settings.tracking.enabled:
+        yield Finding("note", "mlflow", "tracking is off (tracking.enabled): no runs are kept")
+        return
+    uri = tracking_uri(settings.tracking, root)
+    parts = urlsplit(uri)
+    if parts.scheme == "sqlite":
+        yield Finding("good", "mlflow", f"{version('mlflow')}, {uri.rpartition('/')[2]}")
+        return
+    port = parts.port or {"https": 443, "http": 80}.get(parts.scheme, 5432)
+    if _reachable(parts.hostname or "127.0.0.1", port):
+        yield Finding("good", "mlflow", f"{version('mlflow')}, {parts.hostname}:{port} answers")
+    else:
+        text = f"{parts.hostname}:{port} does not answer: runs wait in {SPOOL}"
+        yield Finding("note", "mlflow", text)
+
+
+def _prefect(root: Path, settings: Settings) -> Iterator[Finding]:
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        text = f"{version('prefect')}, a local server for each lifecycle (PREFECT_API_URL is unset)"
+        yield Finding("good", "prefect", text)
+        return
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    if _reachable(parts.hostname or "127.0.0.1", port):
+        yield Finding("good", "prefect", f"{version('prefect')}, {url} answers")
+    else:
+        yield Finding("missing", "prefect", f"{url} does not answer: no flow can run")
+
+
+def _credentials(root: Path, settings: Settings) -> Iterator[Finding]:
+    used = {
+        "the teacher": settings.teacher.backend,
+        "the judge": settings.teacher.judge_backend,
+        "a generator": settings.models.generator.backend,
+        "the weak generator": settings.models.generator_weak.backend,
+    }
+    for backend, names in KEYS.items():
+        if any(os.environ.get(name) for name in names):
+            yield Finding("good", backend, f"{names[0]} is set")
+            continue
+        users = [user for user, name in used.items() if name == backend]
+        if users:
+            text = f"{names[0]} is not set, but {' and '.join(users)} of this profile need it"
+            yield Finding("missing", backend, text)
+        else:
+            yield Finding("note", backend, f"no {names[0]}: not used by this profile")
+
+
+def _gpu(root: Path, settings: Settings) -> Iterator[Finding]:
+    import torch
+
+    if torch.cuda.is_available():
+        card = torch.cuda.get_device_properties(0)
+        yield Finding("good", "gpu", f"{card.name}, {card.total_memory / 2**30:.0f} GiB")
+    else:
+        level: Level = "missing" if settings.models.vlm_dtype != "float32" else "note"
+        yield Finding(level, "gpu", "none: the pocket profile needs none, paper scale does")
+
+
+def _reachable(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=3):
+            return True
+    except OSError:
+        return False

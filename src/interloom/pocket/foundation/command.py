@@ -1,0 +1,87 @@
+"""What ``interloom pocket train`` does: one MLflow run, and whole model folders or none."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from interloom.errors import InterloomError
+from interloom.pocket.foundation.shipped import load_autoencoder
+from interloom.pocket.foundation.training import Report, Schedule
+from interloom.seeding import seed_everything
+
+
+def train_miniature(
+    name: str, out: Path, work: Path, *, seed: int, threads: int, scale: float
+) -> None:
+    """Train ``generator`` (with its autoencoder and weak snapshot) or ``vlm`` into ``out``.
+
+    Raises:
+        InterloomError: a target folder is there already, or the generator is missing (the
+            vision-language model looks at pictures through its autoencoder).
+    """
+    targets = [out / "generator", out / "generator-weak"] if name == "generator" else [out / name]
+    for target in targets:
+        if target.exists():
+            raise InterloomError(
+                f"{target} is there already: move it away, or choose another --out"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(threads)
+    seed_everything(seed)
+    settings = {"miniature": name, "seed": seed, "threads": threads, "scale": scale}
+    with _curve(name, work, settings) as report:
+        if name == "generator":
+            _train_generator(targets[0], targets[1], work, seed, report, scale)
+        else:
+            from interloom.pocket.foundation import vlm
+
+            autoencoder = load_autoencoder(out / "generator")
+            vlm.train_vlm(autoencoder, targets[0], work, seed, report, _scaled(vlm.SCHEDULE, scale))
+
+
+def _train_generator(
+    out: Path, weak: Path, work: Path, seed: int, report: Report, scale: float
+) -> None:
+    from interloom.pocket.foundation import autoencoder as first
+    from interloom.pocket.foundation import generator as second
+
+    schedule = _scaled(first.SCHEDULE, scale)
+    trained = first.train_autoencoder(work, seed, _prefixed(report, "autoencoder"), schedule)
+    second.train_generator(trained, out, weak, work, seed, report, _scaled(second.SCHEDULE, scale))
+
+
+def _scaled(schedule: Schedule, scale: float) -> Schedule:
+    return replace(schedule, steps=max(12, round(schedule.steps * scale)))
+
+
+def _prefixed(report: Report, prefix: str) -> Report:
+    return lambda step, metrics: report(
+        step, {f"{prefix}/{key}": value for key, value in metrics.items()}
+    )
+
+
+@contextmanager
+def _curve(name: str, work: Path, settings: Mapping[str, object]) -> Iterator[Report]:
+    """Reports go to a CSV beside the checkpoints as they come, and to one MLflow run."""
+    import mlflow
+
+    work.mkdir(parents=True, exist_ok=True)
+    path = work / f"{name}-curve.csv"
+    mlflow.set_experiment("pocket-foundation")
+    with mlflow.start_run(run_name=f"train {name}"), path.open("a", newline="") as file:
+        mlflow.log_params(dict(settings))
+        rows = csv.writer(file)
+
+        def report(step: int, metrics: Mapping[str, float]) -> None:
+            rows.writerows([step, key, value] for key, value in metrics.items())
+            file.flush()
+            mlflow.log_metrics(dict(metrics), step=step)
+
+        yield report
+        mlflow.log_artifact(str(path))

@@ -1,0 +1,57 @@
+"""Where and from which code something was made: git, host, versions."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import platform
+import socket
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+
+OWN_OUTPUTS = ("dvc.lock", "metrics", "plots")
+"""Files kept in git that the pipeline itself writes: they do not make a checkout dirty."""
+PACKAGES = (
+    "interloom", "torch", "transformers", "diffusers", "trl", "peft", "accelerate", "datasets",
+    "numpy", "pandas", "pillow", "dvc", "mlflow", "prefect", "great-expectations",
+)  # fmt: skip
+
+
+def provenance() -> dict[str, str]:
+    """Tags for an MLflow run made in the present folder; ``none`` as commit outside git."""
+    commit = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--", ".", *(f":!{path}" for path in OWN_OUTPUTS))
+    return {
+        "mlflow.source.name": "interloom",
+        "mlflow.source.type": "PROJECT",
+        "mlflow.source.git.commit": commit or "none",
+        "mlflow.source.git.branch": git("rev-parse", "--abbrev-ref", "HEAD") or "none",
+        "mlflow.user": getpass.getuser(),
+        "interloom.git_dirty": str(bool(changed) or not commit).lower(),
+        "interloom.host": socket.gethostname(),
+        "interloom.platform": platform.platform(),
+        "interloom.python": platform.python_version(),
+        "interloom.cpus": str(os.cpu_count()),
+        "interloom.packages": json.dumps(versions(PACKAGES)),
+    }
+
+
+def versions(names: tuple[str, ...]) -> dict[str, str]:
+    """Installed versions of those of ``names`` that are installed."""
+    found: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git(*words: str) -> str:
+    """What git says; empty outside a repository, without commits or without git."""
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,117 @@
+"""What passes between planner, generator, critic and judge: frozen values, checked on entry.
+
+Images travel as encoded bytes (PNG unless a backend says otherwise), so that every record hashes,
+compares and goes to Parquet as it is. Field names follow the InterleaveThinker paper (§3.1).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+RequestKind = Literal["create", "continuation", "text_response"]
+
+
+class Request(Record):
+    """What a user asks for: the input sequence ``S`` of text and images.
+
+    ``create`` has no images; ``continuation`` wants the remaining steps after ``images``;
+    ``text_response`` wants one text per image and no new picture.
+    """
+
+    id: str
+    text: str
+    images: tuple[bytes, ...] = ()
+    captions: tuple[str, ...] = ()
+    """Text that stands beside each input image; empty or as long as ``images``."""
+    kind: RequestKind = "create"
+    category: str = ""
+    subcategory: str = ""
+
+
+class Step(Record):
+    """One planned step ``(u_i, p_i, a_i)``; instruction and prompt are null in text responses."""
+
+    step_number: Annotated[int, Field(ge=1)]
+    step_name: str = ""
+    instruction: str | None
+    prompt: str | None
+    auxiliary_text: str | None = None
+
+
+class Plan(Record):
+    """A planner's whole answer: its reasoning and the ordered steps."""
+
+    reasoning: str = ""
+    steps: tuple[Step, ...]
+
+
+class Critique(Record):
+    """A critic's answer ``(j, r', R)`` on one attempt."""
+
+    success: bool
+    refine_prompt: str
+    reasoning: str = ""
+
+
+class Score(Record):
+    """VIEScore-style judgment of one image: 0–10 each, the minimum of its sub-scores."""
+
+    semantic: Annotated[float, Field(ge=0, le=10)]
+    quality: Annotated[float, Field(ge=0, le=10)]
+
+    @property
+    def overall(self) -> float:
+        """``sqrt(semantic · quality)``, 0–10."""
+        return (self.semantic * self.quality) ** 0.5
+
+
+class Failure(Record):
+    """A call that gave no answer after its retries: counted, and never turned into a number."""
+
+    role: Literal["planner", "generator", "critic", "judge"]
+    reason: str
+
+
+class Attempt(Record):
+    """One iteration ``t`` of one step: the prompt used, what came out, what was said of it."""
+
+    prompt: str
+    seed: int
+    generator: str = ""
+    image: bytes | None = None
+    critique: Critique | None = None
+    score: Score | None = None
+    failure: Failure | None = None
+
+
+class StepTrace(Record):
+    """All attempts at one step, in order; ``source`` is the last accepted image (``I_{i-1}``)."""
+
+    step: Step
+    source: bytes | None
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def accepted(self) -> Attempt | None:
+        """The attempt that goes into the sequence: the passed one, else the last with an image."""
+        shown = [attempt for attempt in self.attempts if attempt.image is not None]
+        passed = [a for a in shown if a.critique is not None and a.critique.success]
+        return (passed or shown or [None])[-1]
+
+
+class Trajectory(Record):
+    """A request carried out: the global plan and every image and judgment on the way."""
+
+    request: Request
+    plan: Plan | None
+    steps: tuple[StepTrace, ...] = ()
+    failure: Failure | None = None

@@ -1,0 +1,270 @@
+"""Stage ``register``: planner, critic and the composed pipeline become model versions in MLflow.
+
+Models are stored as code plus weights in safetensors: nothing in them is a pickle. A new pipeline
+version gets the alias ``challenger``, and ``champion`` too if there is none.
+``models:/interloom-pipeline@champion`` loads anywhere: the package's code and a local generator
+travel with it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from interloom.digests import digest
+from interloom.errors import InterloomError
+from interloom.provenance import provenance, versions
+from interloom.runner import StageRun
+from interloom.settings import RegistrationSettings, Settings, load_settings
+from interloom.tracking import tracking_uri
+
+CODE = Path(__file__).parent / "registered"
+PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
+REQUIREMENTS = (
+    "accelerate", "diffusers", "mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "torch",
+    "transformers",
+)  # fmt: skip
+DATA = ("planner-data", "critic-data", "evaluation")
+CHALLENGER, CHAMPION = "challenger", "champion"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One model to register: its name, its code in ``registered/`` and its folders."""
+
+    name: str
+    code: str
+    artifacts: dict[str, Path]
+    example: dict[str, Any]
+
+
+def run(settings: Settings, stage: StageRun) -> None:
+    """Body of the stage."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    names, models = settings.registration, settings.models
+    planner, critic = stage.dep("planner-sft"), stage.dep("critic-rl")
+    folders = {"planner": planner, "critic": critic}
+    generator = models.generator_named(settings.evaluate.generator)
+    if Path(generator.model).is_dir():
+        folders["generator"] = Path(generator.model)
+    for folder in folders.values():
+        refuse_pickles(folder)
+    parts = [
+        Part(names.planner_name, "planner", {"planner": planner}, request_example()),
+        Part(names.critic_name, "critic", {"critic": critic}, critic_example()),
+        Part(names.model_name, "pipeline", folders, request_example()),
+    ]
+    card = model_card(settings, stage)
+    config = {
+        "dialogue": models.dialogue,
+        "dtype": models.vlm_dtype,
+        "max_image_pixels": models.max_image_pixels,
+        "batch_size": settings.evaluate.batch_size,
+        "planner_max_new_tokens": settings.evaluate.planner_max_new_tokens,
+        "critic_max_new_tokens": settings.evaluate.critic_max_new_tokens,
+        "max_attempts": settings.evaluate.max_attempts,
+        "generator": generator.model_dump(mode="json"),
+    }
+    for part in stage.progress(parts, "writing models"):
+        write_model(part, config, card, stage.work / part.name)
+    versions_made: dict[str, str] = {}
+    run_id = stage.run_id
+    if run_id is None:
+        stage.log("tracking is off: the models are written, but there is no registry to enter")
+    else:
+        versions_made = enter(parts, stage.work, run_id, names, card, tags_of(stage))
+    record = {"run_id": run_id, "versions": versions_made}
+    stage.out("registration").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    for name, version in versions_made.items():
+        stage.log(f"registered {name} version {version}")
+
+
+def refuse_pickles(folder: Path) -> None:
+    """A model folder with a pickle in it is not registered: loading one runs code.
+
+    Raises:
+        InterloomError: naming the file.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in PICKLES:
+            raise InterloomError(f"{path} may be a pickle; save the weights as safetensors")
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def write_model(part: Part, config: Mapping[str, Any], card: str, folder: Path) -> None:
+    """Write one MLflow model folder, with its model card as ``README.md``."""
+    import shutil
+
+    import mlflow
+
+    if (folder / "README.md").exists():
+        return  # whole: written last
+    shutil.rmtree(folder, ignore_errors=True)
+    mlflow.pyfunc.save_model(
+        folder,
+        python_model=str(CODE / f"{part.code}.py"),
+        artifacts={name: str(path) for name, path in part.artifacts.items()},
+        model_config=dict(config),
+        signature=signature(part.code),
+        input_example=example_table(part.example),
+        pip_requirements=[f"{name}=={v}" for name, v in versions(REQUIREMENTS).items()],
+        code_paths=[str(Path(__file__).parent)],
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def signature(code: str) -> Any:
+    """Columns and parameters of a model."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array
+
+    text, several = DataType.string, Array(DataType.string)
+
+    def columns(*required: str, **optional: Any) -> Schema:
+        needed: list[Any] = [ColSpec(text, name) for name in required]
+        wanted = [ColSpec(kind, name, required=False) for name, kind in optional.items()]
+        return Schema([*needed, *wanted])
+
+    if code == "critic":
+        inputs = columns("after", "prompt", before=text, used_prompt=text)
+        given: list[Any] = [
+            ColSpec(text, name) for name in ("refine_prompt", "reasoning", "failure")
+        ]
+        return ModelSignature(inputs, Schema([ColSpec(DataType.boolean, "success"), *given]))
+    inputs = columns("text", images=several, kind=text)
+    if code == "planner":
+        return ModelSignature(inputs, columns("answer", "failure"))
+    outputs = Schema(
+        [
+            ColSpec(several, "texts"),
+            ColSpec(several, "images"),
+            ColSpec(text, "trajectory"),
+            ColSpec(text, "failure"),
+        ]
+    )
+    params = ParamSchema(
+        [
+            ParamSpec("max_attempts", DataType.long, 5),
+            ParamSpec("seed", DataType.long, 0),
+        ]
+    )
+    return ModelSignature(inputs, outputs, params)
+
+
+def request_example() -> dict[str, Any]:
+    """A request that every pipeline understands."""
+    return {"text": "a red circle at the top left, a blue cup at the center"}
+
+
+def critic_example() -> dict[str, Any]:
+    """A blank first step."""
+    import base64
+
+    from interloom.images import white
+
+    blank = base64.b64encode(white(96, 96)).decode()
+    return {"after": blank, "prompt": "a red circle at the top left"}
+
+
+def example_table(example: Mapping[str, Any]) -> Any:
+    """One row as a table."""
+    import pandas as pd
+
+    return pd.DataFrame([dict(example)])
+
+
+def tags_of(stage: StageRun) -> dict[str, str]:
+    """Where a version comes from: data digests, git, packages."""
+    found = provenance()
+    tags = {f"data.{name}": digest(stage.dep(name)) for name in DATA}
+    kept = ("mlflow.source.git.commit", "interloom.git_dirty", "interloom.packages")
+    return tags | {name.removeprefix("mlflow."): found[name] for name in kept}
+
+
+def model_card(settings: Settings, stage: StageRun) -> str:
+    """The model card: origin, data, benchmark table, limits."""
+    from interloom.benchmarks.report import markdown
+
+    summary = json.loads((stage.dep("evaluation") / "summary.json").read_text(encoding="utf-8"))
+    table = markdown(summary, settings.seed).split("\n", 2)[2]
+    generator = settings.models.generator_named(settings.evaluate.generator).model
+    lines = [
+        "# interloom: planner, critic and pipeline",
+        "",
+        "Interleaved text-and-image sequences: a planner writes all steps, a frozen generator "
+        "draws, a critic judges every picture and rewrites the prompt until the step passes.",
+        "",
+        f"- profile `{settings.profile}`, seed {settings.seed}",
+        f"- base model `{settings.models.vlm}`, generator `{generator}`",
+        *(f"- {name}: `{value}`" for name, value in sorted(tags_of(stage).items())),
+        "",
+        "## Benchmarks",
+        table,
+        "## Limits",
+        "",
+        "The judge that scored the training data also graded the benchmarks. One training seed; "
+        "intervals are over items. The pocket profile speaks the pocket world's language alone.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+# --- entering -------------------------------------------------------------------------------------
+
+
+def enter(
+    parts: list[Part],
+    work: Path,
+    run_id: str,
+    names: RegistrationSettings,
+    card: str,
+    tags: Mapping[str, str],
+) -> dict[str, str]:
+    """Upload the models to the stage's run and make a version of each; returns name → version.
+
+    A version that this run has made already (before a kill) is not made twice.
+    """
+    from mlflow.tracking import MlflowClient
+
+    uri = tracking_uri(load_settings().tracking, Path.cwd())
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    made: dict[str, str] = {}
+    for part in parts:
+        place = f"models/{part.name}"
+        client.log_artifacts(run_id, str(work / part.name), place)
+        source = f"{client.get_run(run_id).info.artifact_uri}/{place}"
+        made[part.name] = _version(client, part.name, source, run_id, card, tags)
+    client.set_registered_model_alias(names.model_name, CHALLENGER, made[names.model_name])
+    if CHAMPION not in client.get_registered_model(names.model_name).aliases:
+        client.set_registered_model_alias(names.model_name, CHAMPION, made[names.model_name])
+    for name, version in made.items():
+        client.set_model_version_tag(names.model_name, made[names.model_name], name, version)
+    return made
+
+
+def _version(
+    client: Any, name: str, source: str, run_id: str, card: str, tags: Mapping[str, str]
+) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    for known in client.search_model_versions(f"name = '{name}'"):
+        if known.run_id == run_id:
+            return str(known.version)
+    version = client.create_model_version(
+        name, source, run_id=run_id, tags=dict(tags), description=card
+    )
+    return str(version.version)

@@ -1,0 +1,358 @@
+"""Runs one stage: outputs are written aside and renamed when whole; a kill leaves nothing broken.
+
+Layout under the project folder::
+
+    .interloom/work/STAGE/KEY/        survives kills: checkpoints of this very input
+    .interloom/cache/STAGE/           survives everything: answers found by their whole question
+    .interloom/work/STAGE/KEY.new/    outputs being written, under their final relative paths
+    .interloom/work/STAGE.lock        held while the stage runs
+
+``KEY`` is a hash of the digests of all dependencies, the code and the params of the stage, so that
+a checkpoint is never resumed with other data or settings.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from interloom.atomic import declare_whole, finish, is_whole
+from interloom.code import code_of
+from interloom.digests import digest
+from interloom.errors import InterloomError
+from interloom.progress import Bar, clock
+from interloom.seeding import seed_everything
+from interloom.settings import Settings
+from interloom.stages import StageSpec, upstream
+from interloom.tracking import (
+    DataFile,
+    Recorder,
+    Status,
+    enclosing_dvc,
+    lifecycle_owner,
+    open_recorder,
+)
+
+LOCK_PATIENCE = 20.0
+"""Seconds to wait for an earlier run of the same stage that is just dying."""
+MEMORY = ".interloom/digests.sqlite"
+LOGGED_BYTES = 8 << 20
+"""Metrics and plots up to this size are also MLflow artifacts."""
+
+
+class StageRun:
+    """What a stage's body may touch: its inputs, its outputs and the record of this execution."""
+
+    def __init__(
+        self, spec: StageSpec, root: Path, work: Path, aside: Path, recorder: Recorder | None
+    ) -> None:
+        self._spec, self._root, self._aside, self._recorder = spec, root, aside, recorder
+        self.work = work
+        """Folder that survives kills and failures, for caches and checkpoints of this input."""
+
+    @property
+    def cache(self) -> Path:
+        """Folder that survives success and changed inputs too, for answers that cost money.
+
+        What is kept here must be found by its whole question (model, messages, settings), as
+        nothing else tells old answers from new ones.
+        """
+        folder = self._root / ".interloom" / "cache" / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return self._spec.name
+
+    def dep(self, name: str) -> Path:
+        """The declared dependency ``name`` (an output of an earlier stage, or shipped data)."""
+        if name not in self._spec.deps:
+            raise KeyError(f"stage {self.name} declares no dependency {name!r} in stages.py")
+        return self._root / self._spec.deps[name]
+
+    def out(self, name: str) -> Path:
+        """Where to write the declared output, metrics or plot ``name``: a file or folder to create.
+
+        It is renamed into place when the body returns, and removed if it fails.
+        """
+        if name not in self._spec.products:
+            raise KeyError(f"stage {self.name} declares no output {name!r} in stages.py")
+        path = self._aside / self._spec.products[name]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def progress(self, work: Iterable[Any] | int, description: str) -> Bar:
+        """Count work: iterate over the result, or use ``with`` and ``advance(n)``."""
+        return Bar(self.name, work, description)
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Numbers for the MLflow run, at a step if they form a curve."""
+        if self._recorder is not None:
+            self._recorder.metrics(values, step)
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """A file or folder for the MLflow run, copied as it is now."""
+        if self._recorder is not None:
+            self._recorder.artifact(path, folder)
+
+    def log(self, text: str) -> None:
+        """A line for the terminal, the Prefect log and the MLflow run."""
+        print(f"{self.name}: {text}", flush=True)
+        if self._recorder is not None:
+            self._recorder.log(text)
+
+    @property
+    def run_id(self) -> str | None:
+        """The MLflow run of this execution (waits until it exists); none without tracking."""
+        return self._recorder.run_id() if self._recorder is not None else None
+
+
+def run_stage(spec: StageSpec, settings: Settings, root: Path, *, track: bool = True) -> None:
+    """Run one stage in the project folder ``root``.
+
+    Raises ``InterloomError`` for missing inputs, a missing body or a body that left an output out;
+    whatever the body raises passes through. In every such case the old outputs stand untouched.
+    """
+    started = time.monotonic()
+    with _lock(root, spec.name), _signals():
+        inputs = _inputs(spec, root)
+        params = {"seed": settings.seed, **_sections(spec, settings)}
+        key = _key(spec, params, inputs)
+        work = root / ".interloom" / "work" / spec.name / key
+        aside = work.with_name(f"{key}.new")
+        made = is_whole(root, aside)
+        resumed = work.exists()
+        if not made:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+        work.mkdir(parents=True, exist_ok=True)
+        recorder = None
+        if track and settings.tracking.enabled:
+            tags = {"interloom.profile": settings.profile, "interloom.key": key,
+                    "interloom.resumed": str(resumed).lower()}  # fmt: skip
+            flat = {"profile": settings.profile, **flatten(params)}
+            recorder = open_recorder(
+                root, settings.tracking, stage=spec.name, params=flat, inputs=inputs, tags=tags
+            )
+        stage = StageRun(spec, root, work, aside, recorder)
+        try:
+            _watch_parents()
+            if made:
+                stage.log("everything was written before the last run was killed")
+            else:
+                body = _body(spec)
+                seed_everything(settings.seed)
+                body(_only(settings, spec), stage)
+                _check_all_written(spec, root, aside)
+                _note_products(spec, aside, recorder)
+            digests = finish(root, aside)
+        except BaseException as error:
+            if not is_whole(root, aside):
+                shutil.rmtree(aside, ignore_errors=True)
+            _close(recorder, _status(error), started, error=_explain(error))
+            raise
+        shutil.rmtree(work, ignore_errors=True)
+        outs = tuple(
+            DataFile(name, path, digests[path], "out") for name, path in spec.products.items()
+        )
+        _close(recorder, "FINISHED", started, outs=outs)
+        print(f"{spec.name}: done in {clock(time.monotonic() - started)}", flush=True)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys.
+
+    >>> flatten({"a": {"b": 1, "c": {"d": 2}}, "e": 3})
+    {'a.b': 1, 'a.c.d': 2, 'e': 3}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _sections(spec: StageSpec, settings: Settings) -> dict[str, Any]:
+    """The sections that the stage declares, as plain JSON values."""
+    return settings.model_dump(mode="json", include=set(spec.sections))
+
+
+def _only(settings: Settings, spec: StageSpec) -> Settings:
+    """Settings without the sections that the stage does not declare, so that DVC sees all it reads.
+
+    Reading another section raises ``AttributeError``.
+    """
+    kept = {"profile", "seed", *spec.sections}
+    return Settings.model_construct(
+        _fields_set=kept, **{name: value for name, value in settings if name in kept}
+    )
+
+
+def _inputs(spec: StageSpec, root: Path) -> tuple[DataFile, ...]:
+    """Digests of all dependencies and of the code behind the stage."""
+    memory = root / MEMORY
+    found: list[DataFile] = []
+    for name, path in spec.deps.items():
+        if not (root / path).exists():
+            makers = [other.name for other in upstream(spec) if _makes(other, path)]
+            how = f"run `dvc repro {makers[0]}`" if makers else "run `dvc pull data.dvc`"
+            raise InterloomError(f"stage {spec.name} needs {path}, which is not there: {how}")
+        found.append(DataFile(name, path, digest(root / path, memory), "dep"))
+    for path in code_of(spec.module):
+        if (root / path).exists():  # installed without sources: nothing to hash
+            found.append(DataFile(path, path, digest(root / path), "code"))
+    return tuple(found)
+
+
+def _makes(spec: StageSpec, path: str) -> bool:
+    return any(path == out or path.startswith(out + "/") for out in spec.products.values())
+
+
+def _key(spec: StageSpec, params: Mapping[str, Any], inputs: tuple[DataFile, ...]) -> str:
+    said = json.dumps([spec.name, params, [(item.path, item.md5) for item in inputs]])
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def _body(spec: StageSpec) -> Any:
+    try:
+        module = import_module(spec.module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and spec.module.startswith(error.name):
+            raise InterloomError(f"stage {spec.name}: there is no module {error.name}") from None
+        raise
+    return module.run
+
+
+def _check_all_written(spec: StageSpec, root: Path, aside: Path) -> None:
+    """Note what the body wrote as whole; from now on a kill loses nothing."""
+    missing = [path for path in spec.products.values() if not (aside / path).exists()]
+    if missing:
+        raise InterloomError(f"stage {spec.name} ended without writing {', '.join(missing)}")
+    memory = root / MEMORY
+    declare_whole(aside, {path: digest(aside / path, memory) for path in spec.products.values()})
+
+
+def _note_products(spec: StageSpec, aside: Path, recorder: Recorder | None) -> None:
+    """Metrics files become MLflow metrics; metrics and plots also artifacts, if not huge."""
+    if recorder is None:
+        return
+    for path in spec.metrics.values():
+        values = flatten(json.loads((aside / path).read_text(encoding="utf-8")))
+        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+        recorder.metrics({f"final.{name}": value for name, value in numbers.items()}, None)
+    for path in (*spec.metrics.values(), *spec.plots.values()):
+        if (aside / path).is_file() and (aside / path).stat().st_size <= LOGGED_BYTES:
+            recorder.artifact(aside / path, Path(path).parts[0])
+
+
+def _close(
+    recorder: Recorder | None,
+    status: Status,
+    started: float,
+    error: str = "",
+    outs: tuple[DataFile, ...] = (),
+) -> None:
+    if recorder is None:
+        return
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    numbers = {
+        "system.duration_seconds": time.monotonic() - started,
+        "system.cpu_seconds": sum(one.ru_utime + one.ru_stime for one in usage),
+        "system.peak_memory_mib": max(one.ru_maxrss for one in usage) / 1024,
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        numbers["system.peak_gpu_memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    complaint = recorder.close(status, error=error, outs=outs, metrics=numbers)
+    if complaint:
+        print(f"warning: {complaint}", file=sys.stderr, flush=True)
+
+
+def _status(error: BaseException) -> Status:
+    return "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
+
+
+def _explain(error: BaseException) -> str:
+    if isinstance(error, InterloomError):
+        return str(error)
+    return "".join(traceback.format_exception(error))
+
+
+@contextmanager
+def _lock(root: Path, name: str) -> Iterator[None]:
+    """One run of a stage at a time. The lock goes with the process, however it dies."""
+    path = root / ".interloom" / "work" / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        end = time.monotonic() + LOCK_PATIENCE
+        while True:
+            try:
+                # Not flock: that would live on in forked children of a killed stage.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > end:
+                    file.seek(0)
+                    holder = file.read().strip()
+                    text = f"stage {name} already runs here (process {holder}): wait or end it"
+                    raise InterloomError(text) from None
+                time.sleep(0.2)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """SIGTERM unwinds like Ctrl-C, so that cleaning up happens."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _watch_parents() -> None:
+    """End this stage when the ``dvc`` or the flow that started it is gone.
+
+    Nobody would commit the outputs of an orphan, and it would keep the machine and the lock.
+    """
+    parents = [parent for parent in (enclosing_dvc(), lifecycle_owner()) if parent is not None]
+    if not parents:
+        return
+
+    def watch() -> None:
+        while all(parent.alive() for parent in parents):
+            time.sleep(1)
+        # No word about it: with the parent its end of the output may be gone, and printing fails.
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+        os._exit(143)
+
+    threading.Thread(target=watch, name="watch-parents", daemon=True).start()

@@ -1,0 +1,362 @@
+"""The params file as typed values: one section per stage, nothing unknown, nothing defaulted.
+
+Every field stands in the params file, because DVC sees the file and not the defaults of a class:
+a default that changed in code would leave stale outputs behind. To add a setting, add the field to
+its section here and the value to ``params.yaml`` and to every file in ``profiles/``.
+
+A section is called as its stage with underscores, except where pydantic owns the name:
+``validate`` reads ``validation`` and ``register`` reads ``registration``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from interloom.errors import InterloomError
+from interloom.params import explain, read_params
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Score10 = Annotated[float, Field(ge=0, le=10)]
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, no unknown keys, no silent conversions of type.
+
+    Lists of the params file become the field's own kind: prefer ``tuple[...]``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class GeneratorSettings(Section):
+    """One frozen image generator and how it is called."""
+
+    backend: Literal["diffusers", "http", "gemini", "openai"]
+    model: str
+    """Folder, hub name or remote model name."""
+    image_size: Annotated[int, Field(ge=32, le=4096, multiple_of=8)]
+    steps: Annotated[int, Field(ge=1, le=200)]
+    guidance: Annotated[float, Field(ge=0, le=30)]
+    batch_size: Count
+    dtype: Literal["float32", "bfloat16", "float16"]
+    call: dict[str, int | float | bool | str | tuple[int, ...]]
+    """Further keyword arguments of the pipeline's call, e.g. ``max_sequence_length``."""
+
+
+GeneratorName = Literal["generator", "generator_weak"]
+
+
+class ModelsSettings(Section):
+    """The models that the profile names."""
+
+    generator: GeneratorSettings
+    generator_weak: GeneratorSettings
+    """Of another strength, so that the critic does not learn that everything succeeds."""
+    vlm: str
+    """Base of Planner and Critic: folder or hub name."""
+    vlm_dtype: Literal["float32", "bfloat16", "float16"]
+    dialogue: Literal["short", "full"]
+    """Which instructions the agents are given: short ones for tiny models, or the papers'."""
+    max_image_pixels: Annotated[int, Field(ge=1024)]
+    """Images above this many pixels are scaled down before a VLM sees them."""
+
+    def generator_named(self, name: GeneratorName) -> GeneratorSettings:
+        """The generator that another section chose by its name here."""
+        return self.generator if name == "generator" else self.generator_weak
+
+
+class PocketTeacherSettings(Section):
+    """How the pocket world's exact teacher falls short of perfection, as a real one does."""
+
+    wrong_judgments: Fraction
+    """Share of judgments that are turned round."""
+    corrections: dict[str, Annotated[float, Field(ge=0)]]
+    """Ways of putting a correction (``pocket.language.CORRECTION_STYLES``) and their weights."""
+    paraphrased_prompts: Fraction
+    """Share of planned edits that are worded as people do, which generators follow less well."""
+
+
+class TeacherSettings(Section):
+    """Who plays Planner and Critic for the data, and who scores (rewards and data)."""
+
+    backend: Literal["pocket", "gemini", "openai"]
+    model: str
+    judge_backend: Literal["pocket", "gemini", "openai"]
+    judge_model: str
+    retries: Annotated[int, Field(ge=0, le=20)]
+    concurrency: Count
+    pocket: PocketTeacherSettings
+
+
+class PromptsSettings(Section):
+    """How many requests are written, and from what."""
+
+    edition: Literal["pocket", "taxonomy"]
+    """Requests that the pocket world can draw, or the paper's full taxonomy."""
+    count: Count
+
+
+class TrajectoriesSettings(Section):
+    """The closed loop that makes the raw data."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=20)]
+    """T_max of the paper."""
+    batch_size: Count
+    """Requests in flight, and so the most images per generator call."""
+    shard_rows: Count
+    weak_share: Fraction
+    """Share of the requests that the weak generator carries out."""
+
+
+class CriticDataSettings(Section):
+    """Filtering, SFT/RL split by score variance, and balancing of judgments."""
+
+    sft_rl_ratio: Annotated[float, Field(gt=0, le=100)]
+    filter: bool
+    """Drop steps that fall, degrade, stay low or stand still; off for the "unfiltered" ablation."""
+    balance: bool
+    """Resample true and false judgments; off for the "unbalanced" ablation."""
+    low: Score10
+    """A step that never scores above this is persistently low."""
+    high: Score10
+    """A step that never scores below this is stable."""
+    tolerance: Score10
+    """A change of score up to this is no change."""
+    majority: Annotated[float, Field(ge=0.5, lt=1)]
+    """Largest share of either judgment after balancing."""
+
+
+class PlannerDataSettings(Section):
+    """Self-synthesised planner data: plans truncated at a random step."""
+
+    samples_per_trajectory: Count
+
+
+class ValidationSettings(Section):
+    """What the gate allows."""
+
+    min_positive_judgments: Fraction
+    max_positive_judgments: Fraction
+    ratio_tolerance: Fraction
+    """How far the SFT:RL ratio may be from the wanted one, relative."""
+
+
+class TrainerSettings(Section):
+    """What SFT and GRPO have in common."""
+
+    learning_rate: Rate
+    schedule: Literal["constant_with_warmup", "cosine", "linear"]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0, le=1)]
+    max_grad_norm: Annotated[float, Field(gt=0)]
+    micro_batch_size: Count
+    """Samples per forward pass and device; the rest of a batch is accumulated."""
+    gradient_checkpointing: bool
+    lora_rank: Annotated[int, Field(ge=0, le=1024)]
+    """0 trains all weights."""
+    max_new_tokens: Annotated[int, Field(ge=8, le=16384)]
+    """Longest answer in rollouts and held-out evaluation."""
+    held_out: Annotated[int, Field(ge=1)]
+    """Samples at most that are kept from training to choose the checkpoint by."""
+    evaluations: Count
+    """Held-out evaluations, and so checkpoints, during the training."""
+    patience: Annotated[int, Field(ge=0)]
+    """End after so many evaluations without a new best; 0 never does."""
+    threads: Annotated[int, Field(ge=0, le=1024)]
+    """CPU threads; 0 leaves the choice to torch."""
+
+
+class SftSettings(TrainerSettings):
+    """Supervised fine-tuning of one agent."""
+
+    epochs: Annotated[float, Field(gt=0, le=1000)]
+    batch_size: Count
+    """Samples per optimiser step, over all devices."""
+
+
+class GrpoSettings(TrainerSettings):
+    """GRPO of the critic with the dual reward."""
+
+    epochs: Annotated[float, Field(gt=0, le=1000)]
+    max_steps: Annotated[int, Field(ge=0)]
+    """Optimiser steps at most; 0 goes through the data ``epochs`` times."""
+    batch_size: Count
+    """Prompts per optimiser step, over all devices."""
+    group_size: Annotated[int, Field(ge=2, le=256)]
+    """N rollouts per prompt."""
+    temperature: Annotated[float, Field(gt=0, le=5)]
+    kl_coefficient: Annotated[float, Field(ge=0, le=10)]
+    """β of the k3 estimate of KL(policy ‖ SFT model); 0 keeps no reference model."""
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo"]
+    scale_rewards: Literal["group", "batch", "none"]
+    formula: Literal["released", "paper"]
+    """Reward composition (``train/rewards.py``)."""
+    format_weight: Fraction
+    alpha: Fraction
+    """Weight of the accuracy reward against the step-wise reward."""
+    semantic_share: Fraction
+    """Share of the semantic score in the released step reward; the rest is quality."""
+    generator: GeneratorName
+    """Which of the profile's generators executes the refined prompts."""
+    reward_retries: Annotated[int, Field(ge=0, le=20)]
+    """Repeats of a failed generator or judge call before its completion is left out."""
+    use_vllm: bool
+
+
+class EvaluateSettings(Section):
+    """Which systems on which benchmarks."""
+
+    benchmarks: Annotated[list[Literal["ueval", "wise", "rise"]], Field(min_length=1)]
+    systems: Annotated[
+        list[Literal["generator", "zero-shot", "planner-sft", "full-sft", "full-rl", "oracle"]],
+        Field(min_length=1),
+    ]
+    """In this order; differences between neighbours are reported."""
+    generator: GeneratorName
+    """Which of the profile's generators all systems share, and the registered pipeline uses."""
+    items: Annotated[int, Field(ge=8)]
+    """Items per benchmark at most; spread evenly over its tasks."""
+    max_attempts: Annotated[int, Field(ge=1, le=20)]
+    """T_max of the paper."""
+    answer_retries: Annotated[int, Field(ge=0, le=20)]
+    """Further samples of an agent's answer that cannot be read."""
+    planner_max_new_tokens: Annotated[int, Field(ge=8, le=16384)]
+    critic_max_new_tokens: Annotated[int, Field(ge=8, le=16384)]
+    batch_size: Count
+    """Conversations that planner or critic answer at a time."""
+    threads: Annotated[int, Field(ge=0, le=1024)]
+    """CPU threads; 0 leaves the choice to torch."""
+
+
+class ReportSettings(Section):
+    """The report's pages."""
+
+    gallery_items: Annotated[int, Field(ge=0, le=1000)]
+
+
+class RegistrationSettings(Section):
+    """Names in the model registry."""
+
+    model_name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    """Of the composed pipeline."""
+    planner_name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    critic_name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+
+
+class OrchestrationSettings(Section):
+    """How the Prefect flow runs stages; no stage depends on it."""
+
+    timeout_minutes: Annotated[float, Field(gt=0)]
+    """Per stage; the process group of a stage that takes longer is killed."""
+    retries: Annotated[int, Field(ge=0, le=20)]
+    retry_delay_seconds: Annotated[float, Field(ge=0)]
+    parallel_stages: Annotated[int, Field(ge=1, le=64)]
+
+
+class TrackingSettings(Section):
+    """Where runs are recorded; no stage depends on it."""
+
+    enabled: bool
+    uri: str
+    """MLflow tracking URI; ``MLFLOW_TRACKING_URI`` in the environment goes first."""
+    experiment: Annotated[str, Field(min_length=1)]
+
+
+class Settings(Section):
+    """The whole params file."""
+
+    profile: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    models: ModelsSettings
+    teacher: TeacherSettings
+    prompts: PromptsSettings
+    trajectories: TrajectoriesSettings
+    critic_data: CriticDataSettings
+    planner_data: PlannerDataSettings
+    validation: ValidationSettings
+    sft_planner: SftSettings
+    sft_critic: SftSettings
+    grpo_critic: GrpoSettings
+    evaluate: EvaluateSettings
+    report: ReportSettings
+    registration: RegistrationSettings
+    orchestration: OrchestrationSettings
+    tracking: TrackingSettings
+
+
+def load_settings(path: str | Path = "params.yaml") -> Settings:
+    """Read and check a params file.
+
+    Raises ``InterloomError`` naming the file, the first wrong key, its value and what is allowed
+    (further wrong keys follow after semicolons).
+    """
+    return settings_from(read_params(path), str(path))
+
+
+def settings_from(raw: dict[str, Any], source: str) -> Settings:
+    """Check plain values; ``source`` is the file named in errors."""
+    try:
+        # As JSON, because strict Python values would refuse a list where a tuple is wanted.
+        return Settings.model_validate_json(json.dumps(raw, default=str))
+    except ValidationError as error:
+        problems = "; ".join(explain(problem, Settings) for problem in error.errors())
+        raise InterloomError(f"{source}: {problems}") from None
+
+
+def use_profile(root: Path, name: str) -> str:
+    """Make ``profiles/NAME.yaml`` the params file of the project in ``root``; says what was done.
+
+    A profile stands in one place: the active one is ``params.yaml``, the others are in
+    ``profiles/``. So the present one goes there under its name, with all that was changed in it.
+    """
+    active, folder = root / "params.yaml", root / "profiles"
+    present = load_settings(active)
+    if present.profile == name:
+        return f"params.yaml already is profile {name}"
+    wanted, kept = folder / f"{name}.yaml", folder / f"{present.profile}.yaml"
+    if not wanted.is_file():
+        known = sorted({present.profile, *(path.stem for path in folder.glob("*.yaml"))})
+        raise InterloomError(f"no profile {name!r}; profiles: {', '.join(known)}")
+    if kept.exists():
+        raise InterloomError(f"{kept} exists, but {present.profile} is in params.yaml: remove one")
+    if load_settings(wanted).profile != name:
+        raise InterloomError(f"{wanted}: `profile:` must be {name}, as the file is called")
+    active.rename(kept)
+    wanted.rename(active)
+    return f"params.yaml is now profile {name}; {present.profile} is kept in {kept}"
+
+
+def change_params(path: Path, changes: Sequence[str]) -> None:
+    """Apply ``KEY=VALUE`` changes to a params file, keeping its comments.
+
+    Raises ``InterloomError`` and changes nothing if a key is unknown or a value is not allowed.
+    """
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.width = 1000
+    content = yaml.load(path.read_text(encoding="utf-8"))
+    for change in changes:
+        key, sign, text = change.partition("=")
+        *sections, name = key.split(".")
+        place: Any = content
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if not sign or not isinstance(place, dict) or name not in place:
+            raise InterloomError(f"{change!r}: expected KEY=VALUE with a key of {path.name}")
+        place[name] = YAML(typ="safe").load(text)
+    part = path.with_suffix(".part")
+    with part.open("w", encoding="utf-8") as file:
+        yaml.dump(content, file)
+    try:
+        load_settings(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,225 @@
+"""The list of stages: what each reads, writes and calls. ``dvc.yaml`` is written from it.
+
+A stage is a pure function of files. Names of dependencies are names of outputs of earlier stages
+or of shipped data; the body of a stage asks for them by name (``stage.dep("prompts")``) and never
+knows a path. After a change here, or of what a body imports, run ``interloom stages --write``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from interloom.errors import InterloomError
+
+NO_PATHS: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage. All paths are relative to the project folder and have forward slashes."""
+
+    name: str
+    summary: str
+    module: str
+    """Module with ``def run(settings, stage) -> None``."""
+    sections: tuple[str, ...]
+    """Sections of the params file that the body may read; ``seed`` it may always read."""
+    deps: Mapping[str, str] = field(default_factory=dict)
+    outs: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    """JSON files of numbers, kept in git."""
+    plots: Mapping[str, str] = field(default_factory=dict)
+    """CSV files with a header."""
+
+    @property
+    def products(self) -> dict[str, str]:
+        """Everything that the stage writes: outputs, metrics and plots by name."""
+        return {**self.outs, **self.metrics, **self.plots}
+
+
+GENERATORS = {"generator": "data/generator", "generator-weak": "data/generator-weak"}
+VLM = {"vlm": "data/vlm"}
+PROMPTS = {"prompts": "outputs/prompts.parquet"}
+TRAJECTORIES = {"trajectories": "outputs/trajectories"}
+CRITIC_DATA = {"critic-data": "outputs/critic-data"}
+PLANNER_DATA = {"planner-data": "outputs/planner-data"}
+# The gate: training depends on the verdict only, as the Data Docs pages carry times.
+VERDICT = {"validation": "outputs/validation/result.json"}
+PLANNER_SFT = {"planner-sft": "outputs/models/planner-sft"}
+CRITIC_SFT = {"critic-sft": "outputs/models/critic-sft"}
+CRITIC_RL = {"critic-rl": "outputs/models/critic-rl"}
+CURVES = {
+    f"curve-{name}": f"plots/{name}.csv" for name in ("sft-planner", "sft-critic", "grpo-critic")
+}
+EVALUATION = {"evaluation": "outputs/evaluation"}
+REPORT = {"report": "reports"}
+
+STAGES: tuple[StageSpec, ...] = (
+    StageSpec(
+        name="prompts",
+        summary="write requests from categories, vocabulary and templates",
+        module="interloom.construct.prompts",
+        sections=("prompts",),
+        outs=PROMPTS,
+        metrics={"metrics": "metrics/prompts.json"},
+        plots={"yield": "plots/prompts.csv"},
+    ),
+    StageSpec(
+        name="trajectories",
+        summary="let the teacher plan, two generators draw, the teacher critique",
+        module="interloom.construct.trajectories",
+        sections=("models", "teacher", "trajectories"),
+        deps=PROMPTS | GENERATORS,
+        outs=TRAJECTORIES,
+        metrics={"metrics": "metrics/trajectories.json"},
+        plots={"yield": "plots/trajectories.csv"},
+    ),
+    StageSpec(
+        name="critic-data",
+        summary="score, filter, split by variance and balance the critic's samples",
+        module="interloom.construct.critic_data",
+        sections=("critic_data", "models", "teacher"),
+        deps=TRAJECTORIES,
+        outs=CRITIC_DATA,
+        metrics={"metrics": "metrics/critic-data.json"},
+        plots={"yield": "plots/critic-data.csv"},
+    ),
+    StageSpec(
+        name="planner-data",
+        summary="truncate interleaved sequences into the planner's samples",
+        module="interloom.construct.planner_data",
+        sections=("models", "planner_data"),
+        deps=TRAJECTORIES,
+        outs=PLANNER_DATA,
+        metrics={"metrics": "metrics/planner-data.json"},
+        plots={"yield": "plots/planner-data.csv"},
+    ),
+    StageSpec(
+        name="validate",
+        summary="stop the lifecycle unless every dataset meets its expectations",
+        module="interloom.construct.expectations",
+        sections=("critic_data", "models", "trajectories", "validation"),
+        deps=PROMPTS | TRAJECTORIES | CRITIC_DATA | PLANNER_DATA,
+        outs={"validation": "outputs/validation"},
+        metrics={"metrics": "metrics/validate.json"},
+    ),
+    StageSpec(
+        name="sft-planner",
+        summary="fine-tune the planner on its samples",
+        module="interloom.train.sft_planner",
+        sections=("models", "sft_planner"),
+        deps=PLANNER_DATA | VERDICT | VLM,
+        outs=PLANNER_SFT,
+        metrics={"metrics": "metrics/sft-planner.json"},
+        plots={"curve": "plots/sft-planner.csv"},
+    ),
+    StageSpec(
+        name="sft-critic",
+        summary="fine-tune the critic on its samples",
+        module="interloom.train.sft_critic",
+        sections=("models", "sft_critic"),
+        deps=CRITIC_DATA | VERDICT | VLM,
+        outs=CRITIC_SFT,
+        metrics={"metrics": "metrics/sft-critic.json"},
+        plots={"curve": "plots/sft-critic.csv"},
+    ),
+    StageSpec(
+        name="grpo-critic",
+        summary="improve the critic by single-step RL with the dual reward",
+        module="interloom.train.grpo",
+        sections=("grpo_critic", "models", "teacher"),
+        deps=CRITIC_DATA | VERDICT | CRITIC_SFT | GENERATORS,
+        outs=CRITIC_RL,
+        metrics={"metrics": "metrics/grpo-critic.json"},
+        plots={"curve": "plots/grpo-critic.csv"},
+    ),
+    StageSpec(
+        name="evaluate",
+        summary="run the systems on the benchmarks and grade what they made",
+        module="interloom.benchmarks.evaluate",
+        sections=("evaluate", "models", "teacher"),
+        deps=PLANNER_SFT | CRITIC_SFT | CRITIC_RL | GENERATORS | VLM,
+        outs=EVALUATION,
+        metrics={"metrics": "metrics/evaluate.json"},
+        plots={"scores": "plots/evaluate.csv"},
+    ),
+    StageSpec(
+        name="report",
+        summary="write the page with tables, curves and galleries",
+        module="interloom.benchmarks.report",
+        sections=("evaluate", "report"),
+        deps=EVALUATION | TRAJECTORIES | VERDICT | CURVES,
+        outs=REPORT,
+    ),
+    StageSpec(
+        name="register",
+        summary="register planner, critic and pipeline as model versions",
+        module="interloom.registry",
+        sections=("evaluate", "models", "registration"),
+        deps=PLANNER_SFT | CRITIC_RL | GENERATORS | PLANNER_DATA | CRITIC_DATA | EVALUATION,
+        outs={"registration": "outputs/registration.json"},
+    ),
+)
+
+
+def find_stage(name: str) -> StageSpec:
+    """The stage called ``name``; ``InterloomError`` names the ones there are."""
+    for spec in STAGES:
+        if spec.name == name:
+            return spec
+    known = ", ".join(spec.name for spec in STAGES)
+    raise InterloomError(f"no stage {name!r}; stages: {known}")
+
+
+def upstream(spec: StageSpec) -> list[StageSpec]:
+    """The stages whose outputs ``spec`` reads, directly, in the order of the list."""
+    read = set(spec.deps.values())
+    return [
+        other
+        for other in STAGES
+        if any(path == out or path.startswith(out + "/") for path in read for out in _all(other))
+    ]
+
+
+def downstream(name: str) -> list[StageSpec]:
+    """``name`` and every stage that needs it, directly or not, in the order of the list."""
+    reached = {find_stage(name).name}
+    for spec in STAGES:
+        if any(other.name in reached for other in upstream(spec)):
+            reached.add(spec.name)
+    return [spec for spec in STAGES if spec.name in reached]
+
+
+def wanted_stages(from_stage: str | None, only: str | None) -> list[str]:
+    """Names of the stages to run: all, one, or one and what needs it."""
+    if from_stage and only:
+        raise InterloomError("give --from or --only, not both")
+    if only:
+        return [find_stage(only).name]
+    return [spec.name for spec in (downstream(from_stage) if from_stage else STAGES)]
+
+
+def _all(spec: StageSpec) -> Iterator[str]:
+    yield from spec.products.values()
+
+
+def to_dvc(code: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """The content of ``dvc.yaml``; ``code`` gives each stage's source files (``code.py``)."""
+    return {"stages": {spec.name: _dvc_stage(spec, code[spec.name]) for spec in STAGES}}
+
+
+def _dvc_stage(spec: StageSpec, code: tuple[str, ...]) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "cmd": f"interloom run {spec.name}",
+        "desc": spec.summary,
+        "deps": [*sorted(spec.deps.values()), *code],
+        "params": ["seed", *sorted(spec.sections)],
+        "outs": sorted(spec.outs.values()),
+    }
+    if spec.metrics:
+        entry["metrics"] = [{path: {"cache": False}} for path in sorted(spec.metrics.values())]
+    if spec.plots:
+        entry["plots"] = sorted(spec.plots.values())
+    return entry

@@ -1,0 +1,55 @@
+"""Stage ``sft-planner``: the planner learns to write whole plans (InterleaveThinker §3.4).
+
+SFT alone: a plan's worth shows only after some 25 generator calls, too late for a useful reward.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from interloom import dialogue
+from interloom.construct import planner_data, store
+from interloom.records import Plan, Step
+from interloom.runner import StageRun
+from interloom.settings import Settings
+from interloom.train import sft
+from interloom.train.data import (
+    Row,
+    load_rows,
+    plain_rows,
+    split_held_out,
+    text_lengths,
+    with_conversations,
+)
+from interloom.train.measure import planner_figures
+
+
+def run(settings: Settings, stage: StageRun) -> None:
+    """Body of the stage."""
+    options, style = settings.sft_planner, settings.models.dialogue
+    rows = load_rows(stage.dep("planner-data") / "sft.parquet", stage.work / "rows")
+    # A sample cut from a request is named "<request>/after-2": all of a request stay on one side.
+    keys = [name.split("/")[0] for name in rows["id"]]
+    train, held = split_held_out(keys, options.held_out)
+    kept = plain_rows(rows, held)
+    requests = [store.request_from(row) for row in kept]
+    targets = [_plan(row) for row in kept]
+
+    def converse(row: Row) -> dict[str, Any]:
+        return planner_data.to_conversation(row, style)
+
+    task = sft.Task(
+        name="planner",
+        samples=with_conversations(rows.select(train), converse),
+        lengths=text_lengths(rows.select(train), lambda row: len(row["captions"]), ("images",)),
+        held_out=[dialogue.planner_messages(request, style) for request in requests],
+        figures=lambda answers: planner_figures(answers, requests, targets),
+        select="plan_validity" if style == "full" else "prompt_match",
+        images_needed=False,
+    )
+    base = sft.base_model(settings.models, stage.dep("vlm"))
+    sft.fit(task, options, settings.models, stage, base=base, out="planner-sft", seed=settings.seed)
+
+
+def _plan(row: Row) -> Plan:
+    return Plan(reasoning=row["reasoning"], steps=tuple(Step(**step) for step in row["plan"]))

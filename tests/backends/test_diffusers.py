@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import Flux2KleinPipeline
+
+from interloom.backends.diffusers import DiffusersGenerator
+from interloom.errors import InterloomError
+from interloom.images import from_bytes, to_png
+from interloom.pocket.foundation.generator import CALL
+from interloom.pocket.render import render
+from interloom.pocket.scene import random_scene
+from interloom.records import Failure
+from interloom.roles import GenerationJob
+
+PROMPTS = ["add a red sun at the top left", "remove the blue cup at the center", "make it night"]
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_generator: Path) -> DiffusersGenerator:
+    torch.set_num_threads(1)
+    return DiffusersGenerator(tiny_generator, CALL, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def sources() -> list[bytes]:
+    rng = random.Random(0)
+    return [to_png(render(random_scene(rng, 4), i)) for i in range(3)]
+
+
+def _close(one: bytes | Failure, other: bytes | Failure) -> bool:
+    """Equal but for rounding: batching changes the order of floating-point sums."""
+    assert isinstance(one, bytes) and isinstance(other, bytes)
+    a, b = (
+        torch.tensor(list(from_bytes(data).tobytes()), dtype=torch.float) for data in (one, other)
+    )
+    return bool((a - b).abs().max() <= 2)
+
+
+def test_different_edits_share_a_batch_and_come_out_as_alone(generator, sources, tiny_generator):
+    plain = Flux2KleinPipeline.from_pretrained(tiny_generator)
+    plain.set_progress_bar_config(disable=True)
+    jobs = [
+        GenerationJob(prompt=prompt, seed=i, source=source)
+        for i, (prompt, source) in enumerate(zip(PROMPTS, sources, strict=True))
+    ]
+    together = generator.generate(jobs)
+    for job, made in zip(jobs, together, strict=True):
+        assert job.source is not None
+        alone = plain(
+            prompt=job.prompt,
+            image=from_bytes(job.source),
+            generator=torch.Generator().manual_seed(job.seed),
+            **CALL,
+        ).images[0]
+        assert _close(made, to_png(alone))
+
+
+def test_jobs_with_and_without_sources_mix_and_keep_their_order(generator, sources):
+    jobs = [
+        GenerationJob(prompt=PROMPTS[0], seed=1),
+        GenerationJob(prompt=PROMPTS[1], seed=2, source=sources[0]),
+        GenerationJob(prompt=PROMPTS[2], seed=3),
+        GenerationJob(prompt=PROMPTS[0], seed=4, source=sources[1], references=(sources[2],)),
+    ]
+    mixed = generator.generate(jobs)
+    for job, made in zip(jobs, mixed, strict=True):
+        assert _close(made, generator.generate([job])[0])
+
+
+def test_a_seed_gives_the_same_picture_again(generator):
+    job = GenerationJob(prompt=PROMPTS[0], seed=7)
+    other = GenerationJob(prompt=PROMPTS[0], seed=8)
+    assert generator.generate([job]) == generator.generate([job])
+    assert generator.generate([job]) != generator.generate([other])
+
+
+def test_a_missing_pipeline_is_one_clear_error(tmp_path):
+    with pytest.raises(InterloomError, match="dvc pull"):
+        DiffusersGenerator(tmp_path / "nowhere", CALL)
+
+
+def test_a_broken_source_names_itself(generator):
+    with pytest.raises(InterloomError, match="source image"):
+        generator.generate([GenerationJob(prompt=PROMPTS[0], seed=0, source=b"no picture")])

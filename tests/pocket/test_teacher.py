@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from pocket.strategies import edits_of_scenes, scenes
+
+from interloom import dialogue
+from interloom.pocket.knowledge import procedures
+from interloom.pocket.language import describe_edit, describe_scene, parse
+from interloom.pocket.meaning import understand
+from interloom.pocket.render import render
+from interloom.pocket.scene import Edit, Scene, Sprite, apply, edits_between
+from interloom.pocket.teacher import (
+    Imperfection,
+    compare,
+    critique,
+    decompose,
+    diagnose,
+    plan,
+)
+from interloom.pocket.verifier import judge, read
+
+SUN, CUP = Sprite("red", "sun"), Sprite("blue", "cup")
+SCENE = Scene.of({0: SUN, 4: CUP})
+
+
+def _carry_out(prompts: list[str], scene: Scene | None) -> Scene:
+    state = scene
+    for prompt in prompts:
+        goal = understand(prompt, state).goal
+        state = goal.nearest(state or Scene())
+    assert state is not None
+    return state
+
+
+@settings(max_examples=40)
+@given(scenes)
+def test_a_plan_for_a_scene_leads_to_it(scene):
+    made = plan(describe_scene(scene))
+    assert [step.step_number for step in made.steps] == list(range(1, len(made.steps) + 1))
+    assert len(made.steps) == max(1, scene.count)
+    assert _carry_out([step.prompt or "" for step in made.steps], None) == scene
+    assert dialogue.parse_plan(dialogue.format_plan(made)) == made
+
+
+@settings(max_examples=40)
+@given(edits_of_scenes())
+def test_a_plan_for_an_edit_is_that_edit(case):
+    scene, edit = case
+    made = plan(describe_edit(edit, scene), scene)
+    assert len(made.steps) == 1
+    assert _carry_out([made.steps[0].prompt or ""], scene) == apply(scene, edit)
+
+
+@pytest.mark.parametrize("procedure", procedures(), ids=lambda procedure: procedure.id)
+def test_a_procedure_is_planned_and_can_be_continued(procedure):
+    request = procedure.requests[0]
+    for name, values in procedure.slots:
+        request = request.replace(f"{{{name}}}", values[0]).replace(" a orange", " an orange")
+    whole = plan(request)
+    assert len(whole.steps) == len(procedure.steps)
+    final = _carry_out([step.prompt or "" for step in whole.steps], None)
+    assert understand(request).goal.satisfied(final)
+
+
+@settings(max_examples=40)
+@given(edits_of_scenes())
+def test_a_failed_step_is_judged_false_and_the_correction_asks_for_the_same(case):
+    scene, edit = case
+    prompt = describe_edit(edit, scene)
+    answer = critique(scene, read(render(scene)), prompt, prompt, rng=random.Random(0))
+    assert not answer.success
+    assert parse(answer.refine_prompt, scene).satisfied(apply(scene, edit))
+    assert dialogue.parse_critique(dialogue.format_critique(answer)) == answer
+
+
+@settings(max_examples=40)
+@given(edits_of_scenes())
+def test_a_done_step_is_judged_true_and_keeps_its_prompt(case):
+    scene, edit = case
+    prompt = describe_edit(edit, scene)
+    answer = critique(scene, read(render(apply(scene, edit), 3)), prompt, "as used")
+    assert answer.success
+    assert answer.refine_prompt == "as used"
+    assert "damaged" not in answer.reasoning and "wrong" not in answer.reasoning
+
+
+def test_reasoning_names_what_is_wrong_and_what_is_damaged():
+    goal = understand("make the red sun at the top left green", SCENE).goal
+    after = SCENE.with_cell(4, None)
+    text = compare(SCENE, judge(render(after), goal))
+    assert "top left: red sun to red sun want green sun wrong" in text
+    assert "center: blue cup to nothing damaged" in text
+    assert "bottom left: nothing kept" in text
+
+
+def test_imperfection_is_as_configured():
+    prompt = "remove the red sun at the top left"
+    picture = read(render(SCENE))
+    rng = random.Random(0)
+    wrong = Imperfection(wrong_judgment=0.3, styles={"again": 1.0})
+    answers = [critique(SCENE, picture, prompt, prompt, wrong, rng) for _ in range(300)]
+    share = sum(answer.success for answer in answers) / len(answers)
+    assert 0.22 < share < 0.38
+    assert {a.refine_prompt for a in answers if not a.success} == {f"try again: {prompt}"}
+
+
+def test_a_badly_made_picture_is_refused_though_it_shows_the_right_thing():
+    from PIL import ImageFilter
+
+    after = apply(SCENE, Edit("remove", at=0))
+    blurred = render(after).filter(ImageFilter.GaussianBlur(1.8))
+    answer = critique(SCENE, read(blurred), "remove the red sun at the top left", "used")
+    assert not answer.success
+
+
+def test_root_causes():
+    nothing = [judge(render(SCENE), understand("remove the red sun at the top left", SCENE).goal)]
+    assert diagnose("remove the red sun at the top left", SCENE, nothing) == "generator_limit"
+    many = "remove the red sun at the top left; add a green tree at the center left"
+    many = many.replace("center left", "middle left")
+    assert diagnose(many, SCENE, nothing) == "instruction_too_complex"
+
+
+@settings(max_examples=40)
+@given(scenes, scenes)
+def test_decomposition_is_atomic_local_first_and_moves_are_two_steps(before, after):
+    sentences = decompose(before, after)
+    scene = before
+    for sentence in sentences:
+        goal = parse(sentence, scene)
+        changed = goal.scenes[0]
+        assert len(scene.difference(changed)) <= 1
+        assert not sentence.startswith("move") and sentence.endswith("keep everything else")
+        scene = changed
+    assert scene == after
+    assert bool(sentences) == bool(edits_between(before, after))

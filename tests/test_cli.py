@@ -1,0 +1,89 @@
+"""The command line, as a user meets it: each command is a real process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HELP_SECONDS = 1.5
+"""Bound of the test on a busy machine; the aim is one second."""
+
+
+def interloom(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "interloom.cli", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def test_help_is_quick_and_lists_everything() -> None:
+    interloom("--help")  # compiles what is not compiled yet
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = interloom("--help")
+        times.append(time.perf_counter() - began)
+    print(f"interloom --help: {min(times):.2f} s at best, {max(times):.2f} s at worst of 3")
+    assert min(times) < HELP_SECONDS
+    for command in ("run", "stages", "params", "doctor", "lifecycle", "ui", "track", "pocket"):
+        assert command in done.stdout
+
+
+def test_nothing_heavy_is_imported_for_help() -> None:
+    code = (
+        "import sys, interloom.cli\n"
+        "heavy = {'torch', 'mlflow', 'prefect', 'dvc', 'pandas', 'numpy', 'pydantic', 'yaml'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() in ("[]", "['pydantic']")
+
+
+def test_stages_params_version() -> None:
+    listed = interloom("stages").stdout
+    assert "grpo-critic" in listed
+    assert "critic-data, validation, critic-sft" in listed
+    assert "seed = " in interloom("params", "show").stdout
+    checked = interloom("params", "check").stdout
+    assert "params.yaml: profile pocket, good" in checked
+    assert "paper.yaml: profile paper, good" in checked
+    assert interloom("version").stdout.startswith("interloom ")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "promts"), "no stage 'promts'; stages: prompts, "),
+        (("lifecycle", "--only", "x"), "no stage 'x'"),
+        (("lifecycle", "--from", "prompts", "--only", "prompts"), "not both"),
+        (("params", "use", "huge"), "no profile 'huge'; profiles: paper, pocket"),
+        (("params", "show", "--params", "absent.yaml"), "absent.yaml: no such file"),
+        (("params", "set", "prompts.count=0"), "prompts.count = 0: expected a whole number ≥ 1"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(words: tuple[str, ...], said: str) -> None:
+    done = interloom(*words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stderr.startswith("interloom: ")
+
+
+def test_outside_of_a_project(tmp_path: Path) -> None:
+    done = interloom("stages", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "is in no interloom project" in done.stderr
+
+
+def test_works_from_a_folder_inside_the_project() -> None:
+    assert "prompts" in interloom("stages", cwd=ROOT / "src").stdout
+
+
+def test_doctor_says_what_is_there_and_what_is_disabled() -> None:
+    done = interloom("doctor")
+    for word in ("packages", "params", "disk", "data", "mlflow", "prefect", "gemini", "gpu"):
+        assert word in done.stdout
+    assert "not used by this profile" in done.stdout or "is set" in done.stdout

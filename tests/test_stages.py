@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from interloom.code import code_of
+from interloom.digests import digest
+from interloom.errors import InterloomError
+from interloom.settings import Settings
+from interloom.stages import STAGES, downstream, find_stage, to_dvc, upstream
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_dvc_yaml_says_what_the_list_says() -> None:
+    written: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    listed = to_dvc({spec.name: code_of(spec.module) for spec in STAGES})
+    for name, stage in listed["stages"].items():
+        assert written["stages"].get(name) == stage, f"{name}: run `interloom stages --write`"
+    assert list(written["stages"]) == list(listed["stages"])
+
+
+def test_every_dependency_is_made_by_an_earlier_stage_or_shipped() -> None:
+    made: set[str] = set()
+    for spec in STAGES:
+        for path in spec.deps.values():
+            shipped = path.startswith("data/")
+            assert shipped or any(path == out or path.startswith(f"{out}/") for out in made), path
+        made |= set(spec.products.values())
+
+
+def test_no_two_stages_write_one_path() -> None:
+    paths = [path for spec in STAGES for path in spec.products.values()]
+    assert len(set(paths)) == len(paths)
+
+
+def test_sections_exist() -> None:
+    for spec in STAGES:
+        assert set(spec.sections) <= set(Settings.model_fields), spec.name
+
+
+def test_outputs_are_ignored_by_git() -> None:
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    for spec in STAGES:
+        for path in (*spec.outs.values(), *spec.plots.values()):
+            assert f"/{Path(path).parts[0]}/" in ignored, path
+
+
+def test_order_follows_the_graph() -> None:
+    assert [spec.name for spec in upstream(find_stage("grpo-critic"))] == [
+        "critic-data", "validate", "sft-critic",
+    ]  # fmt: skip
+    assert [spec.name for spec in downstream("grpo-critic")] == [
+        "grpo-critic", "evaluate", "report", "register",
+    ]  # fmt: skip
+    assert downstream("prompts") == list(STAGES)
+
+
+def test_unknown_stage_lists_the_known() -> None:
+    with pytest.raises(InterloomError, match="no stage 'prompt'; stages: prompts, trajectories"):
+        find_stage("prompt")
+
+
+def test_code_follows_imports_and_leaves_the_machinery_out() -> None:
+    code = code_of("interloom.loop")
+    assert "src/interloom/loop.py" in code
+    assert "src/interloom/records.py" in code
+    assert not any("runner" in path or "settings" in path for path in code)
+    assert code_of("interloom.no_such_module") == ()
+
+
+def test_digest_of_folder_depends_on_names_and_content(tmp_path: Path) -> None:
+    (tmp_path / "a" / "sub").mkdir(parents=True)
+    (tmp_path / "a" / "sub" / "x").write_text("1")
+    first = digest(tmp_path / "a")
+    (tmp_path / "a" / "__pycache__").mkdir()
+    (tmp_path / "a" / "__pycache__" / "y.pyc").write_text("2")
+    assert digest(tmp_path / "a") == first
+    (tmp_path / "a" / "sub" / "x").rename(tmp_path / "a" / "x")
+    assert digest(tmp_path / "a") != first
+    assert first.endswith(".dir")
+    assert len(first) == 36
+
+
+def test_large_files_are_remembered_until_they_change(tmp_path: Path) -> None:
+    memory, large = tmp_path / "memory.sqlite", tmp_path / "large"
+    large.write_bytes(bytes(2 << 20))
+    first = digest(large, memory)
+    assert first == digest(large, memory) == digest(large)
+    large.write_bytes(b"1" + bytes((2 << 20) - 1))
+    assert digest(large, memory) == digest(large) != first

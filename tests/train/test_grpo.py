@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from executor import Executor
+from transformers import TrainerCallback
+
+from interloom.backends.pocket import PocketJudge
+from interloom.dialogue import format_critique
+from interloom.errors import InterloomError
+from interloom.records import Critique
+from interloom.runner import StageRun
+from interloom.settings import Settings
+from interloom.train import grpo, sft
+from interloom.train.data import load_rows, plain_rows, split_held_out
+from interloom.train.refinement import Refiner
+
+Open = Callable[[str], StageRun]
+Make = Callable[..., Settings]
+
+
+def small(settings: Make, **changes: object) -> Settings:
+    chosen = {"batch_size": 2, "group_size": 2, "max_steps": 2, "micro_batch_size": 4}
+    return settings("grpo_critic", **chosen | changes)
+
+
+def fit(stage: StageRun, settings: Settings, generator: Executor) -> dict[str, float]:
+    rows = load_rows(stage.dep("critic-data") / "rl.parquet", stage.work / "rows")
+    train, held = split_held_out([name.split("/")[0] for name in rows["id"]], 4)
+    refiner = Refiner(generator, PocketJudge(), retries=0)
+    options, models = settings.grpo_critic, settings.models
+    grpo.fit(
+        options,
+        models,
+        stage,
+        rows=rows,
+        train=train,
+        held=held,
+        refiner=refiner,
+        seed=settings.seed,
+    )
+    return json.loads(stage.out("metrics").read_text())
+
+
+def test_a_short_run_writes_a_model_metrics_and_samples(open_stage: Open, settings: Make):
+    stage = open_stage("grpo-critic")
+    metrics = fit(stage, small(settings, kl_coefficient=0.1), Executor())
+    assert {"reward", "fix", "judgment_accuracy", "failed_calls"} <= metrics.keys()
+    curve = stage.out("curve").read_text()
+    for name in ("kl", "reward/zero_variance", "reward/wait_seconds", "judgment/unreadable"):
+        assert f",train,{name}," in curve, name
+    assert (stage.out("critic-rl") / "model.safetensors").is_file()
+    assert "<img" in (stage.work / "samples-00000.html").read_text()
+
+
+def test_a_repeated_run_ends_the_same(open_stage: Open, settings: Make):
+    first = open_stage("grpo-critic")
+    metrics = fit(first, small(settings, learning_rate=1e-2), Executor())
+    weights = (first.out("critic-rl") / "model.safetensors").read_bytes()
+    again = StageRun(first._spec, first._root, first.work / "b", first.work / "aside", None)
+    again.work.mkdir()
+    assert fit(again, small(settings, learning_rate=1e-2), Executor()) == metrics
+    assert (again.out("critic-rl") / "model.safetensors").read_bytes() == weights
+
+
+class Killed(BaseException):
+    pass
+
+
+class KillAt(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **_):
+        if state.global_step == self.step:
+            raise Killed
+
+
+def test_a_killed_run_resumes_and_ends_with_the_same_model(
+    open_stage: Open, settings: Make, monkeypatch: pytest.MonkeyPatch
+):
+    chosen = small(settings, learning_rate=1e-2, max_steps=4, evaluations=4, temperature=1.0)
+    whole = open_stage("grpo-critic")
+    metrics = fit(whole, chosen, Executor())
+    weights = (whole.work / "best" / "model.safetensors").read_bytes()
+    last = (whole.work / "checkpoints/checkpoint-4/model.safetensors").read_bytes()
+
+    again = StageRun(whole._spec, whole._root, whole.work / "b", whole.work / "aside", None)
+    again.work.mkdir()
+    train = sft.train
+    with monkeypatch.context() as patch:
+        patch.setattr(sft, "train", lambda t, w, s: (t.add_callback(KillAt(2)), train(t, w, s)))
+        with pytest.raises(Killed):
+            fit(again, chosen, Executor())
+    assert fit(again, chosen, Executor()) == metrics
+    assert (again.work / "best" / "model.safetensors").read_bytes() == weights
+    assert (again.work / "checkpoints/checkpoint-4/model.safetensors").read_bytes() == last
+
+
+@pytest.fixture
+def cases(open_stage: Open) -> list[grpo.Case]:
+    stage = open_stage("grpo-critic")
+    rows = load_rows(stage.dep("critic-data") / "rl.parquet", stage.work / "rows")
+    return [grpo.case_from(row, seed=0) for row in plain_rows(rows, range(4))]
+
+
+def answers_for(cases: list[grpo.Case]) -> list[str]:
+    return [
+        format_critique(Critique(success=case.success, refine_prompt=case.prompt, reasoning="r"))
+        for case in cases
+    ]
+
+
+def test_only_failed_steps_are_executed_in_one_batch(cases: list[grpo.Case], settings: Make):
+    generator = Executor()
+    reward = grpo.CriticReward(Refiner(generator, PocketJudge()), small(settings).grpo_critic)
+    totals = reward(answers_for(cases), cases)
+    assert [case.success for case in cases] == [True, False, True, False]
+    assert generator.batches == [2]
+    # success: 0.5 + 0.5·(0.2 + 0.8·0.5); repaired from 0 to 10: 0.5 + 0.5·(0.2 + 0.6·1 + 0.2·0.5)
+    assert totals == pytest.approx([0.8, 0.95, 0.8, 0.95])
+
+
+def test_failed_calls_are_left_out_and_counted(cases: list[grpo.Case], settings: Make):
+    logged: dict[str, float] = {}
+    reward = grpo.CriticReward(
+        Refiner(Executor(fails=True), PocketJudge(), retries=1), small(settings).grpo_critic
+    )
+    totals = reward(answers_for(cases), cases, logged.__setitem__)
+    assert totals == [0.8, None, 0.8, None]
+    assert logged["reward/failed_calls"] == 2
+    assert logged["reward/zero_variance"] == 1.0
+
+
+def test_an_empty_refined_prompt_repeats_the_used_one(cases: list[grpo.Case], settings: Make):
+    reward = grpo.CriticReward(Refiner(Executor(), PocketJudge()), small(settings).grpo_critic)
+    empty = format_critique(Critique(success=False, refine_prompt="", reasoning="r"))
+    assert reward([empty], [cases[1]]) == pytest.approx([0.95])
+
+
+def test_training_goes_on_while_a_generator_is_down_but_not_without_any_number(
+    open_stage: Open, settings: Make
+):
+    metrics = fit(open_stage("grpo-critic"), small(settings), Executor(fails=True))
+    assert metrics["failed_calls"] >= 0
+
+
+def test_hopeless_settings_are_refused(open_stage: Open, settings: Make):
+    with pytest.raises(InterloomError, match="micro_batch_size"):
+        grpo.run(small(settings, micro_batch_size=3), open_stage("grpo-critic"))
+    with pytest.raises(InterloomError, match="batch_size"):
+        grpo.run(small(settings, batch_size=64), open_stage("grpo-critic"))

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from interloom.backends.transformers import ChatModel
+from interloom.construct import critic_data, planner_data, store
+from interloom.errors import InterloomError
+from interloom.runner import StageRun
+from interloom.settings import Settings
+from interloom.train import sft, sft_critic, sft_planner
+
+Open = Callable[[str], StageRun]
+Make = Callable[..., Settings]
+
+
+def metrics_of(stage: StageRun) -> dict[str, float]:
+    return json.loads(stage.out("metrics").read_text())
+
+
+def test_critic_stage_writes_a_model_metrics_and_a_curve(open_stage: Open, settings: Make):
+    stage = open_stage("sft-critic")
+    sft_critic.run(settings("sft_critic", batch_size=8, epochs=1), stage)
+    metrics = metrics_of(stage)
+    assert {"format_validity", "judgment_accuracy", "said_true", "step"} <= metrics.keys()
+    chat = ChatModel.from_pretrained(stage.out("critic-sft"), max_new_tokens=4)
+    assert sum(p.numel() for p in chat.model.parameters()) > 0
+    lines = stage.out("curve").read_text().splitlines()
+    assert lines[0] == "step,split,metric,value"
+    assert any(line.split(",")[1:3] == ["train", "loss"] for line in lines)
+    assert not list(stage.out("critic-sft").parent.glob("*.new"))
+
+
+def test_planner_stage_trains_with_and_without_images(open_stage: Open, settings: Make):
+    stage = open_stage("sft-planner")
+    sft_planner.run(settings("sft_planner", batch_size=4, epochs=1), stage)
+    assert {"plan_validity", "prompt_match"} <= metrics_of(stage).keys()
+    assert (stage.out("planner-sft") / "model.safetensors").is_file()
+
+
+class Killed(BaseException):
+    pass
+
+
+class KillAt(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **_):
+        if state.global_step == self.step:
+            raise Killed
+
+
+def test_a_killed_training_resumes_and_ends_with_the_same_model(
+    open_stage: Open, settings: Make, monkeypatch: pytest.MonkeyPatch
+):
+    chosen = settings("sft_critic", batch_size=4, epochs=1, evaluations=3)
+    whole = open_stage("sft-critic")
+    sft_critic.run(chosen, whole)
+    expected = metrics_of(whole)
+    weights = (whole.out("critic-sft") / "model.safetensors").read_bytes()
+
+    again = StageRun(whole._spec, whole._root, whole.work / "b", whole.work / "aside", None)
+    again.work.mkdir()
+    train = sft.train
+    with monkeypatch.context() as patch:
+        patch.setattr(sft, "train", lambda t, w, s: (t.add_callback(KillAt(4)), train(t, w, s)))
+        with pytest.raises(Killed):
+            sft_critic.run(chosen, again)
+    half = again.work / "checkpoints" / "checkpoint-9999"
+    half.mkdir()  # as a kill in the middle of a save leaves it
+    sft_critic.run(chosen, again)
+    assert metrics_of(again) == expected
+    assert (again.out("critic-sft") / "model.safetensors").read_bytes() == weights
+    assert not half.exists()
+
+
+def test_lora_trains_an_adapter_and_ships_whole_weights(open_stage: Open, settings: Make):
+    stage = open_stage("sft-critic")
+    sft_critic.run(settings("sft_critic", batch_size=8, epochs=1, lora_rank=2), stage)
+    assert not (stage.out("critic-sft") / "adapter_config.json").exists()
+    base = ChatModel.from_pretrained(stage.dep("vlm")).model.state_dict()
+    tuned = ChatModel.from_pretrained(stage.out("critic-sft")).model.state_dict()
+    assert base.keys() == tuned.keys()
+    assert any(not torch.equal(base[name], tuned[name]) for name in base)
+
+
+def test_loss_is_on_the_completion_alone(open_stage: Open, settings: Make, project: Path):
+    from datasets import Dataset
+    from trl import SFTTrainer
+
+    from interloom.backends.transformers import load_model, load_processor
+    from interloom.train.data import with_conversations
+
+    chosen = settings("sft_critic", batch_size=4)
+    stage = open_stage("sft-critic")
+    rows = Dataset.from_parquet(
+        str(project / "outputs/critic-data/sft.parquet"), cache_dir=str(project / "cache")
+    )
+    assert isinstance(rows, Dataset)
+    samples = with_conversations(rows, lambda row: critic_data.to_conversation(row, "short"))
+    processor = load_processor(project / "data/vlm")
+    trainer = SFTTrainer(
+        model=load_model(project / "data/vlm"),
+        args=sft.sft_config(chosen.sft_critic, chosen.models, stage.work, 0),
+        train_dataset=samples,
+        processing_class=processor,
+    )
+    batch = trainer.data_collator([samples[0], samples[1]])
+    label = batch["labels"][0]
+    text = processor.tokenizer.decode(label[label != -100])  # type: ignore[attr-defined]
+    wanted = critic_data.to_conversation(rows[0], "short")["completion"][0]["content"][0]["text"]
+    assert text.startswith("<think>") and wanted in text
+    assert batch["image_grid_thw"].shape[0] == 4
+
+
+def test_mistakes_are_refused_before_training(open_stage: Open, settings: Make, project: Path):
+    with pytest.raises(InterloomError, match="does not divide"):
+        sft_critic.run(settings("sft_critic", batch_size=6), open_stage("sft-critic"))
+    path = project / "outputs/planner-data/sft.parquet"
+    store.write_table(path, [], planner_data.planner_schema(), {})
+    with pytest.raises(InterloomError, match="no rows"):
+        sft_planner.run(settings("sft_planner"), open_stage("sft-planner"))
+    path.unlink()
+    with pytest.raises(InterloomError, match="no such dataset"):
+        sft_planner.run(settings("sft_planner"), open_stage("sft-planner"))
