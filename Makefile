@@ -3,7 +3,7 @@
 # make test      all tests (make test-fast leaves out those that take over a minute)
 # make ui        MLflow and Prefect on the results
 # make lint      ruff and pyright
-.PHONY: install demo test test-fast ui lint doctor
+.PHONY: install data demo test test-fast ui lint doctor
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -21,10 +21,14 @@ $(BIN)/interloom: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/interloom lifecycle
 
-test: install
+# The shipped models, out of the repository's own remote.
+data: install
+	$(BIN)/dvc pull --quiet data.dvc
+
+test: data
 	$(BIN)/pytest
 
-test-fast: install
+test-fast: data
 	$(BIN)/pytest -m 'not slow'
 
 ui: install

@@ -30,12 +30,14 @@ from interloom.pocket.scene import BACKGROUNDS, CELLS, COLOURS, GRID, KINDS, Sce
 
 FaultKind = Literal["malformed", "blended", "blurred", "off_palette", "uneven_background"]
 
-MAX_DISTANCE = 0.135
+MAX_DISTANCE = 0.145
 """Root-mean-square error (0–1, over the pixels of the sprite) above which nothing is recognised."""
 MIN_KIND_MARGIN = 0.12
 """A kind is believed if the next kind is farther away by at least this share."""
-MIN_COLOUR_MARGIN = 0.1
+MIN_COLOUR_MARGIN = 0.08
 """A colour is believed if the next colour is farther away by at least this share."""
+AGREED_COLOUR_MARGIN = 0.02
+"""The same where the inside of the sprite and the whole of it name the same colour."""
 PRESENT = 0.055
 """Root-mean-square contrast with the background (0–1) from which a cell is not empty."""
 TRACE = 0.02
@@ -294,8 +296,10 @@ def _name_cells(look: _Look, matches: dict[int, tuple[int, float]]) -> Reading:
         fit = _fit_shade(seen, template, weight)
         distance = float(np.sqrt(((seen - fit) ** 2).mean(-1)[weight > 0.02].mean()))
         kind, colour = bank.sprites[best]
-        colour, colour_margin = _name_colour(seen, colour, (weight > 0.97) & (detail < 0.03))
-        margin = min(kind_margin / MIN_KIND_MARGIN, colour_margin / MIN_COLOUR_MARGIN)
+        whole = colour
+        colour, colour_margin = _name_colour(seen, whole, (weight > 0.97) & (detail < 0.03))
+        enough = AGREED_COLOUR_MARGIN if colour == whole else MIN_COLOUR_MARGIN
+        margin = min(kind_margin / MIN_KIND_MARGIN, colour_margin / enough)
         sprite = Sprite(tuple(COLOURS)[colour], KINDS[kind])
         readable = distance <= MAX_DISTANCE and margin >= 1
         confidence = min(kind_margin, colour_margin)

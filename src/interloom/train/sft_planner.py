@@ -44,7 +44,7 @@ def run(settings: Settings, stage: StageRun) -> None:
         lengths=text_lengths(rows.select(train), lambda row: len(row["captions"]), ("images",)),
         held_out=[dialogue.planner_messages(request, style) for request in requests],
         figures=lambda answers: planner_figures(answers, requests, targets),
-        select="plan_validity" if style == "full" else "prompt_match",
+        select="plan_validity",
         images_needed=False,
     )
     base = sft.base_model(settings.models, stage.dep("vlm"))
