@@ -1,9 +1,9 @@
 # make install   a virtual environment in .venv with everything
 # make demo      the whole lifecycle at pocket scale, then where to look
-# make test      all tests (make test-fast leaves out those that take over a minute)
+# make test      the tests (make test-slow: those that take minutes each, such as killing every stage)
 # make ui        MLflow and Prefect on the results
 # make lint      ruff and pyright
-.PHONY: install data demo test test-fast ui lint doctor
+.PHONY: install data demo test test-slow ui lint doctor
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -26,10 +26,10 @@ data: install
 	$(BIN)/dvc pull --quiet data.dvc
 
 test: data
-	$(BIN)/pytest
-
-test-fast: data
 	$(BIN)/pytest -m 'not slow'
+
+test-slow: data
+	$(BIN)/pytest -m slow
 
 ui: install
 	$(BIN)/interloom ui

@@ -25,7 +25,7 @@ def test_digests_are_those_of_dvc(project: Project) -> None:
 
 def test_only_stages_whose_sections_changed_run_again(project: Project) -> None:
     project.repro()
-    project.set_params(planner_data={"samples_per_trajectory": 9}, evaluate={"items": 3})
+    project.set_params(planner_data={"samples_per_trajectory": 9}, evaluate={"items": 9})
     assert "up to date" in project.repro().stdout
     project.set_params(trajectories={"shard_rows": 11})
     again = project.repro().stdout
