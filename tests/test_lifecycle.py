@@ -102,7 +102,7 @@ def test_killed_in_every_stage_the_result_is_the_same(
 
 
 def assert_near(ours: object, theirs: object, where: str) -> None:
-    """The same numbers within the tolerance, but for times and for what a resumed run reused."""
+    """The same numbers within the tolerance, but for what a resumed run reused."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         assert ours.keys() == theirs.keys(), where
         for key in ours:
