@@ -1,8 +1,9 @@
-"""Hypothesis strategies for scenes and edits."""
+"""Hypothesis strategies for scenes and edits, and the characters of the world's texts."""
 
 from __future__ import annotations
 
 import random
+import re
 
 from hypothesis import strategies as st
 
@@ -15,6 +16,8 @@ from interloom.pocket.scene import (
     Scene,
     random_edit,
 )
+
+NATURAL = re.compile(r"[a-z0-9 ,:]+")
 
 scenes = st.builds(
     Scene,

@@ -148,6 +148,6 @@ def test_miniatures_train_from_scratch_in_small(tmp_path):
             SHORT, pictures=64, validation=7, weak_success=1.1,
         )  # fmt: skip
     vlm.train_vlm(
-        autoencoder, tmp_path / "vlm", tmp_path, 1, lambda *_: None, SHORT, tokenizer_lessons=200
+        autoencoder, tmp_path / "vlm", tmp_path, 1, lambda *_: None, 0.001, tokenizer_lessons=200
     )
     assert (tmp_path / "vlm" / "model.safetensors").is_file()

@@ -7,17 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pocket.strategies import edits_of_scenes
 
-from interloom.pocket.knowledge import (
-    example_scene,
-    instantiate,
-    procedures,
-    reasoning_rules,
-    riddles,
-    rule_instructions,
-    rule_result,
-)
+from interloom.pocket.knowledge import procedures, reasoning_rules, riddles
 from interloom.pocket.language import MeaningError, describe_edit, describe_scene
 from interloom.pocket.meaning import plainly, pose_riddle, procedure_steps, understand
+from interloom.pocket.procedures import instantiate
+from interloom.pocket.reasoning import example_scene, rule_instructions, rule_result
 from interloom.pocket.scene import OPERATIONS, Scene, Sprite, apply, random_edit
 
 

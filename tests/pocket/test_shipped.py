@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from interloom.pocket import report
 from interloom.pocket.foundation.shipped import load_generator
 from interloom.pocket.goal import Goal
 from interloom.pocket.language import describe_scene
+from interloom.pocket.measurements import Runner, edit_case, evaluation_scene
+from interloom.pocket.scene import OPERATIONS
 from interloom.roles import GenerationJob
 
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -64,16 +65,15 @@ def test_they_are_small_and_hold_no_pickles():
 
 
 @pytest.fixture(scope="module", params=["generator", "generator-weak"])
-def runner(request: pytest.FixtureRequest) -> report.Runner:
+def runner(request: pytest.FixtureRequest) -> Runner:
     torch.set_num_threads(1)
-    return report.Runner(load_generator(DATA / request.param), lambda _: None)
+    return Runner(load_generator(DATA / request.param), lambda _: None)
 
 
-def _edits(runner: report.Runner) -> float:
+def _edits(runner: Runner) -> float:
     rng = random.Random(11)
-    operations = report.OPERATIONS
     forms = ("canonical", "paraphrased")
-    cases = [report.edit_case(rng, operations[i % 7], forms[i % 2]) for i in range(126)]
+    cases = [edit_case(rng, OPERATIONS[i % 7], forms[i % 2]) for i in range(126)]
     jobs = [GenerationJob(prompt=c.prompt, seed=i, source=c.picture) for i, c in enumerate(cases)]
     outcomes = runner.right(jobs, [case.goal for case in cases])
     return sum(outcomes) / len(outcomes)
@@ -91,7 +91,7 @@ def test_one_thing_is_easy_and_a_crowd_is_not(runner):
     rng = random.Random(12)
     shares = []
     for count in (1, 6):
-        scenes = [report.evaluation_scene(rng, count) for _ in range(40)]
+        scenes = [evaluation_scene(rng, count) for _ in range(40)]
         jobs = [GenerationJob(prompt=describe_scene(s), seed=i) for i, s in enumerate(scenes)]
         outcomes = runner.right(jobs, [Goal(scenes=(scene,)) for scene in scenes])
         shares.append(sum(outcomes) / len(outcomes))

@@ -21,13 +21,8 @@ from interloom.benchmarks.pocket_wise import last_image
 from interloom.benchmarks.rise import Grades, Item
 from interloom.pocket import verifier
 from interloom.pocket.goal import Goal
-from interloom.pocket.knowledge import (
-    ReasoningRule,
-    example_scene,
-    reasoning_rules,
-    rule_instructions,
-    rule_result,
-)
+from interloom.pocket.knowledge import ReasoningRule, reasoning_rules
+from interloom.pocket.reasoning import example_scene, rule_instructions, rule_result
 from interloom.pocket.render import render
 from interloom.pocket.scene import Scene, scene_split
 from interloom.records import Request, Trajectory

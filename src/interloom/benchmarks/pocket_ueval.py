@@ -22,7 +22,7 @@ from interloom.benchmarks import ueval
 from interloom.benchmarks.graded import Graded
 from interloom.benchmarks.ueval import Answer, Grades, Item, Rubric, Verdict
 from interloom.construct.planner_data import caption_of
-from interloom.pocket.knowledge import MAIN_CATEGORIES, Procedure, instantiate, procedures
+from interloom.pocket.knowledge import MAIN_CATEGORIES, Procedure, procedures
 from interloom.pocket.language import (
     as_sprite,
     describe_scene,
@@ -30,6 +30,7 @@ from interloom.pocket.language import (
     with_article,
 )
 from interloom.pocket.meaning import procedure_steps
+from interloom.pocket.procedures import instantiate
 from interloom.pocket.scene import POSITIONS, Scene, random_scene, scene_split
 from interloom.records import Request, Trajectory
 from interloom.seeding import derive_seed

@@ -24,7 +24,7 @@ def train(
         ".interloom/foundation"
     ),
     seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads (1 = as shipped).")] = 1,
     scale: Annotated[
         float, typer.Option(min=0.001, help="Factor on the number of steps (1 = as shipped).")
     ] = 1.0,
@@ -46,8 +46,9 @@ def report(
     import torch
     from tqdm import tqdm
 
-    from interloom.pocket import report as measuring
     from interloom.pocket.foundation.shipped import load_generator
+    from interloom.pocket.measurements import measure
+    from interloom.pocket.report import write
 
     torch.set_num_threads(threads)
     reports = []
@@ -58,8 +59,8 @@ def report(
             def tick(made: int, bar: tqdm = bar) -> None:
                 bar.update(made)
 
-            reports.append(measuring.measure(generator, n, tick))
-        measuring.write(reports, out)
+            reports.append(measure(generator, n, tick))
+        write(reports, out)
     typer.echo(f"Wrote {out}/report.json, report.md and report.png")
 
 

@@ -14,25 +14,20 @@ from functools import cache
 from itertools import product
 
 from interloom.pocket.goal import Goal
-from interloom.pocket.knowledge import (
-    ConcreteStep,
-    Procedure,
-    Riddle,
-    applicable,
-    example_scene,
-    fill_procedure,
-    procedures,
-    reasoning_rules,
-    riddles,
-    rule_instructions,
-    rule_result,
-)
+from interloom.pocket.knowledge import Procedure, Riddle, procedures, reasoning_rules, riddles
 from interloom.pocket.language import (
     MeaningError,
     describe_edit,
     normalise,
     parse,
     with_article,
+)
+from interloom.pocket.procedures import ConcreteStep, fill_procedure
+from interloom.pocket.reasoning import (
+    applicable,
+    example_scene,
+    rule_instructions,
+    rule_result,
 )
 from interloom.pocket.scene import Scene, apply, edits_between
 

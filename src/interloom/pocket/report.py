@@ -1,376 +1,28 @@
-"""What the shipped generators can and cannot do, measured (``interloom pocket report``).
+"""The measurements as JSON, tables and curves (``interloom pocket report``).
 
-All prompts are held out: results of edits and whole scenes from the evaluation split, riddles
-from the evaluation facts. A picture counts as right if the verifier reads exactly the wanted
-scene. Every share comes with its n and a 95 % Wilson interval; the prompts of a cell take
-three sampling seeds in turn.
+``report.json`` is a list with one object per generator. Its keys are the properties of
+:class:`~interloom.pocket.measurements.Report`:
 
-``report.json`` has one key per property (see :class:`Report`); ``report.md`` says the same in
-tables, ``report.png`` in curves.
+- ``generator``: its name;
+- ``one_shot``, ``composed``: a share by number of things, ``"1"`` … ``"7"`` and ``"5"`` … ``"7"``;
+- ``single_edits``: a share by operation, and ``all``;
+- ``knowledge``: a share each for ``raw`` and ``explicit``;
+- ``repairs``: a share by way of repairing; ``repairs_by_operation``: the same by operation;
+- ``speed``: a list with ``batch``, ``seconds_per_image`` and ``images_per_second``.
+
+A share is ``{"value", "low", "high", "n"}``: the share of pictures that are exactly right, in
+[0, 1], its 95 % Wilson interval and the number of pictures. ``report.md`` says the same in tables
+and ``report.png`` in curves.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import random
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-from PIL import Image
-
-from interloom.backends.diffusers import DiffusersGenerator
-from interloom.images import from_bytes, to_png
-from interloom.pocket.goal import Goal
-from interloom.pocket.knowledge import Riddle, riddles
-from interloom.pocket.language import (
-    CORRECTION_STYLES,
-    correct,
-    describe_edit,
-    describe_scene,
-)
-from interloom.pocket.meaning import pose_riddle
-from interloom.pocket.render import render
-from interloom.pocket.scene import (
-    CELLS,
-    OPERATIONS,
-    Edit,
-    Operation,
-    Scene,
-    apply,
-    random_edit,
-    random_scene,
-    scene_split,
-)
-from interloom.pocket.verifier import read_many
-from interloom.records import Failure
-from interloom.roles import GenerationJob
-from interloom.seeding import derive_seed
-
-SEEDS = (0, 1, 2)
-"""Sampling seeds; the prompts of a cell take them in turn, so that all outcomes are independent."""
-COUNTS = range(1, 8)
-COMPOSED = (5, 6, 7)
-BATCHES = (1, 8, 32)
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share of successes with its 95 % Wilson score interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    @classmethod
-    def of(cls, outcomes: Sequence[bool]) -> Share:
-        """
-        >>> Share.of([True] * 8 + [False] * 2).value
-        0.8
-        """
-        n = len(outcomes)
-        assert n, "no outcomes"
-        p, z = sum(outcomes) / n, 1.96
-        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return cls(p, max(0.0, centre - half), min(1.0, centre + half), n)
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-@dataclass(frozen=True)
-class Speed:
-    batch: int
-    seconds_per_image: float
-    images_per_second: float
-
-
-@dataclass(frozen=True)
-class Report:
-    """The measured properties of one generator.
-
-    one_shot: success of whole captions by number of things.
-    single_edits: success of explicit edits at the first try, by operation, and ``all`` (each
-        operation equally often, canonical and paraphrased wordings equally often).
-    composed: the same scenes as in ``one_shot`` built by one caption and single edits.
-    knowledge: ``raw`` riddles, and the same requests made ``explicit``.
-    repairs: after an edit failed at the first try, success of: the same prompt with another seed
-        (``same_prompt``), another paraphrase (``paraphrase``) and every correction style.
-    repairs_by_operation: the same per edit kind.
-    speed: edits with different prompts and sources in one batch.
-    """
-
-    generator: str
-    one_shot: dict[str, Share]
-    single_edits: dict[str, Share]
-    composed: dict[str, Share]
-    knowledge: dict[str, Share]
-    repairs: dict[str, Share]
-    repairs_by_operation: dict[str, dict[str, Share]]
-    speed: list[Speed]
-
-
-@dataclass(frozen=True)
-class Case:
-    """An edit that is to be made: the picture before, and the scenes before and after."""
-
-    before: Scene
-    edit: Edit
-    picture: bytes
-    prompt: str
-    form: str
-
-    @property
-    def goal(self) -> Goal:
-        return Goal(scenes=(apply(self.before, self.edit),), before=self.before)
-
-
-class Runner:
-    """Makes pictures in batches and reads them, with one progress callback."""
-
-    def __init__(self, generator: DiffusersGenerator, tick: Callable[[int], None]) -> None:
-        self.generator, self.tick = generator, tick
-
-    def pictures(self, jobs: Sequence[GenerationJob]) -> list[bytes]:
-        made: list[bytes] = []
-        size = self.generator.batch_size
-        for start in range(0, len(jobs), size):
-            for answer in self.generator.generate(jobs[start : start + size]):
-                assert not isinstance(answer, Failure), answer.reason
-                made.append(answer)
-            self.tick(len(jobs[start : start + size]))
-        return made
-
-    def right(self, jobs: Sequence[GenerationJob], goals: Sequence[Goal]) -> list[bool]:
-        return right(self.pictures(jobs), goals)
-
-
-def sampling_seed(index: int) -> int:
-    return SEEDS[index % len(SEEDS)]
-
-
-def right(pictures: Sequence[bytes], goals: Sequence[Goal]) -> list[bool]:
-    """Which pictures show exactly what was wanted."""
-    readings = read_many([from_bytes(picture) for picture in pictures])
-    return [
-        reading.scene is not None and goal.satisfied(reading.scene)
-        for reading, goal in zip(readings, goals, strict=True)
-    ]
-
-
-def evaluation_scene(rng: random.Random, count: int) -> Scene:
-    """A held-out scene; with one thing there is no split, since there are too few of them."""
-    while True:
-        scene = random_scene(rng, count)
-        if count < 2 or scene_split(scene) == "evaluation":
-            return scene
-
-
-def edit_case(rng: random.Random, operation: Operation, form: str) -> Case:
-    """An explicit edit whose result is held out, on a rendered picture of 2–6 things."""
-    while True:
-        before = random_scene(rng, rng.randint(2, 6))
-        edit = random_edit(rng, before, operation)
-        if edit is None or scene_split(apply(before, edit)) != "evaluation":
-            continue
-        prompt = describe_edit(
-            edit, before, "canonical" if form == "canonical" else "paraphrased", rng
-        )
-        picture = to_png(render(before, rng.getrandbits(30)))
-        return Case(before, edit, picture, prompt, form)
-
-
-# ------------------------------------------------------------------------------- properties
-
-
-def measure_captions(runner: Runner, n: int) -> tuple[dict[str, Share], dict[str, Share]]:
-    """One shot by number of things, and the same scenes composed by single edits."""
-    one_shot: dict[str, Share] = {}
-    composed: dict[str, Share] = {}
-    for count in COUNTS:
-        rng = random.Random(derive_seed("captions", count))
-        scenes = [evaluation_scene(rng, count) for _ in range(n)]
-        texts = [describe_scene(scene, "canonical", rng) for scene in scenes]
-        jobs = [GenerationJob(prompt=text, seed=sampling_seed(i)) for i, text in enumerate(texts)]
-        goals = [Goal(scenes=(scene,)) for scene in scenes]
-        one_shot[str(count)] = Share.of(runner.right(jobs, goals))
-        if count in COMPOSED:
-            composed[str(count)] = Share.of(compose(runner, scenes))
-    return one_shot, composed
-
-
-def compose(runner: Runner, scenes: Sequence[Scene]) -> list[bool]:
-    """A caption of each scene's first thing, then one edit for each other."""
-    work = [(sampling_seed(i), scene) for i, scene in enumerate(scenes)]
-    states = [Scene.of(dict(list(s.sprites())[:1]), s.background) for _, s in work]
-    pictures = runner.pictures(
-        [
-            GenerationJob(prompt=describe_scene(state), seed=seed)
-            for (seed, _), state in zip(work, states, strict=True)
-        ]
-    )
-    for step in range(1, max(scene.count for scene in scenes)):
-        active = [i for i, (_, scene) in enumerate(work) if scene.count > step]
-        jobs = []
-        for i in active:
-            seed, scene = work[i]
-            cell, sprite = list(scene.sprites())[step]
-            edit = Edit("add", at=cell, sprite=sprite)
-            prompt = describe_edit(edit, states[i])
-            jobs.append(GenerationJob(prompt=prompt, seed=seed, source=pictures[i]))
-            states[i] = apply(states[i], edit)
-        for i, picture in zip(active, runner.pictures(jobs), strict=True):
-            pictures[i] = picture
-    return right(pictures, [Goal(scenes=(scene,)) for _, scene in work])
-
-
-def measure_edits(runner: Runner, n: int) -> tuple[dict[str, Share], dict[Operation, list[Case]]]:
-    """First tries by operation, and the cases that failed with the first seed."""
-    shares: dict[str, Share] = {}
-    failed: dict[Operation, list[Case]] = {}
-    everything: list[bool] = []
-    for operation in OPERATIONS:
-        rng = random.Random(derive_seed("edits", operation))
-        forms = ("canonical", "paraphrased")
-        cases = [edit_case(rng, operation, forms[i % 2]) for i in range(n)]
-        outcomes = _try(runner, [(case, case.prompt) for case in cases])
-        shares[operation] = Share.of(outcomes)
-        everything += outcomes
-        failed[operation] = [c for c, good in zip(cases, outcomes, strict=True) if not good]
-    return {"all": Share.of(everything), **shares}, failed
-
-
-def _try(runner: Runner, asked: Sequence[tuple[Case, str]], *, again: bool = False) -> list[bool]:
-    """Whether each prompt does what its case wants; ``again`` draws other sampling seeds."""
-    jobs = [
-        GenerationJob(
-            prompt=prompt, seed=sampling_seed(i) + (1000 if again else 0), source=case.picture
-        )
-        for i, (case, prompt) in enumerate(asked)
-    ]
-    return runner.right(jobs, [case.goal for case, _ in asked])
-
-
-def more_failures(
-    runner: Runner, operation: Operation, found: list[Case], n: int, most_tries: int
-) -> list[Case]:
-    """Try further edits until ``n`` have failed at the first try, or ``most_tries`` were made."""
-    rng = random.Random(derive_seed("failures", operation))
-    failed, tries = list(found), 0
-    while len(failed) < n and tries < most_tries:
-        cases = [
-            edit_case(rng, operation, rng.choice(("canonical", "paraphrased"))) for _ in range(64)
-        ]
-        outcomes = _try(runner, [(case, case.prompt) for case in cases])
-        failed += [case for case, good in zip(cases, outcomes, strict=True) if not good]
-        tries += len(cases)
-    return failed[:n]
-
-
-def measure_repairs(
-    runner: Runner, failed: dict[Operation, list[Case]]
-) -> tuple[dict[str, Share], dict[str, dict[str, Share]]]:
-    """What helps after a failure, over all operations and for each."""
-    totals: dict[str, list[bool]] = {}
-    by_operation: dict[str, dict[str, Share]] = {}
-    rng = random.Random(derive_seed("repairs"))
-    for operation, cases in failed.items():
-        if not cases:
-            continue
-        asked = {
-            "same_prompt": [case.prompt for case in cases],
-            "paraphrase": [_another_wording(case, rng) for case in cases],
-        } | {
-            style: [correct(c.edit, c.before, style) for c in cases] for style in CORRECTION_STYLES
-        }
-        row: dict[str, Share] = {}
-        for way, prompts in asked.items():
-            pairs = list(zip(cases, prompts, strict=True))
-            outcomes = _try(runner, pairs, again=True)
-            row[way] = Share.of(outcomes)
-            totals.setdefault(way, []).extend(outcomes)
-        by_operation[operation] = row
-    return {way: Share.of(outcomes) for way, outcomes in totals.items()}, by_operation
-
-
-def _another_wording(case: Case, rng: random.Random) -> str:
-    while True:
-        wording = describe_edit(case.edit, case.before, "paraphrased", rng)
-        if wording != case.prompt:
-            return wording
-
-
-def measure_knowledge(runner: Runner, n: int) -> dict[str, Share]:
-    """Evaluation riddles as captions of one thing, and the same requests made explicit."""
-    rng = random.Random(derive_seed("knowledge"))
-    bank = riddles("evaluation")
-    asked: list[tuple[str, str, Scene]] = []
-    for i in range(n):
-        riddle: Riddle = bank[i % len(bank)]
-        scene = Scene.of({rng.randrange(CELLS): riddle.answer})
-        explicit = describe_scene(scene)
-        asked.append((pose_riddle(explicit, riddle, rng.choice(riddle.phrases)), explicit, scene))
-    found = {}
-    for way, index in (("raw", 0), ("explicit", 1)):
-        jobs = [
-            GenerationJob(prompt=str(row[index]), seed=sampling_seed(i))
-            for i, row in enumerate(asked)
-        ]
-        found[way] = Share.of(runner.right(jobs, [Goal(scenes=(r[2],)) for r in asked]))
-    return found
-
-
-def measure_speed(generator: DiffusersGenerator) -> list[Speed]:
-    """Median of five calls per batch size; every edit has its own prompt and picture."""
-    rng = random.Random(0)
-    found = []
-    for batch in BATCHES:
-        cases = [edit_case(rng, OPERATIONS[i % len(OPERATIONS)], "canonical") for i in range(batch)]
-        prompts = [case.prompt for case in cases]
-        sources = [from_bytes(case.picture) for case in cases]
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            generator.images(prompts, sources, list(range(batch)))
-            times.append(time.perf_counter() - start)
-        seconds = sorted(times)[2] / batch
-        found.append(Speed(batch, seconds, 1 / seconds))
-    return found
-
-
-def measure(generator: DiffusersGenerator, n: int, tick: Callable[[int], None]) -> Report:
-    """Measure everything for one generator with ``n`` prompts a cell."""
-    runner = Runner(generator, tick)
-    one_shot, composed = measure_captions(runner, n)
-    single_edits, failed = measure_edits(runner, n)
-    enough: dict[Operation, list[Case]] = {
-        operation: more_failures(runner, operation, cases, n, most_tries=5 * n)
-        for operation, cases in failed.items()
-    }
-    repairs, by_operation = measure_repairs(runner, enough)
-    return Report(
-        generator=generator.name,
-        one_shot=one_shot,
-        single_edits=single_edits,
-        composed=composed,
-        knowledge=measure_knowledge(runner, n),
-        repairs=repairs,
-        repairs_by_operation=by_operation,
-        speed=measure_speed(generator),
-    )
-
-
-# ---------------------------------------------------------------------------------- writing
-
-
-def best_correction(report: Report) -> tuple[str, Share]:
-    ways = {way: share for way, share in report.repairs.items() if way in CORRECTION_STYLES}
-    way = max(ways, key=lambda name: ways[name].value)
-    return way, ways[way]
+from interloom.pocket.measurements import SEEDS, Report, Share
 
 
 def to_markdown(reports: Sequence[Report]) -> str:
@@ -394,6 +46,9 @@ def to_markdown(reports: Sequence[Report]) -> str:
         " intervals, n in brackets. Prompts are held out. How often the generators fail follows"
         " from what they were trained on (captions of one or two things, edits in few common"
         " wordings, no riddles); no failure is injected.\n",
+        f"Each generator is one set of weights, from one training seed. The prompts of a cell take"
+        f" {len(SEEDS)} sampling seeds in turn ({', '.join(map(str, SEEDS))}), and repairs as many"
+        " others.\n",
         table("Whole captions by number of things, one shot", lambda r: r.one_shot),
         table("The same scenes, one thing at a time", lambda r: r.composed),
         table("Explicit single edits, first try", lambda r: r.single_edits),
@@ -440,9 +95,12 @@ def plot(reports: Sequence[Report], path: Path) -> None:
     left.set(xlabel="things in the picture", ylabel="exactly right", ylim=(0, 1.03))
     left.legend(fontsize=8)
     width = 0.8 / len(reports)
-    for panel, pick in ((middle, "single_edits"), (right_panel, "repairs")):
-        for i, (report, colour) in enumerate(zip(reports, colours, strict=False)):
-            shares: dict[str, Share] = getattr(report, pick)
+    bars = (
+        (middle, [r.single_edits for r in reports]),
+        (right_panel, [r.repairs for r in reports]),
+    )
+    for panel, measured in bars:
+        for i, (report, shares, colour) in enumerate(zip(reports, measured, colours, strict=False)):
             places = [j + i * width for j in range(len(shares))]
             low = [s.value - s.low for s in shares.values()]
             high = [s.high - s.value for s in shares.values()]
@@ -475,24 +133,3 @@ def write(reports: Sequence[Report], out: Path) -> None:
     (out / "report.json").write_text(json.dumps([asdict(r) for r in reports], indent=1) + "\n")
     (out / "report.md").write_text(to_markdown(reports))
     plot(reports, out / "report.png")
-
-
-def contact_sheet(
-    pictures: Sequence[tuple[Image.Image, str, bool]], columns: int, scale: int = 2
-) -> Image.Image:
-    """Pictures with a caption and a green or red edge, in rows."""
-    from PIL import ImageDraw
-
-    edge, text = 96 * scale, 30
-    rows = math.ceil(len(pictures) / columns)
-    sheet = Image.new("RGB", (columns * (edge + 8), rows * (edge + text + 8)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for i, (picture, caption, good) in enumerate(pictures):
-        x, y = (i % columns) * (edge + 8) + 4, (i // columns) * (edge + text + 8) + 4
-        colour = (40, 162, 72) if good else (215, 38, 45)
-        draw.rectangle((x - 3, y - 3, x + edge + 2, y + edge + 2), fill=colour)
-        sheet.paste(picture.resize((edge, edge), Image.Resampling.NEAREST), (x, y))
-        per_line = edge // 6
-        draw.text((x, y + edge + 4), caption[:per_line], fill="black")
-        draw.text((x, y + edge + 16), caption[per_line : 2 * per_line], fill="black")
-    return sheet

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import base64
+import math
 import random
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Template
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from interloom.images import from_bytes, to_png
-from interloom.pocket import report
 from interloom.pocket.foundation.shipped import load_generator
 from interloom.pocket.goal import Goal
 from interloom.pocket.language import correct, describe_edit, describe_scene
+from interloom.pocket.measurements import edit_case, evaluation_scene
 from interloom.pocket.render import render
 from interloom.pocket.scene import OPERATIONS, Edit, Scene, apply
 from interloom.pocket.verifier import judge
@@ -36,7 +38,7 @@ def write_show(data: Path, out: Path, seed: int = 0) -> Path:
     )
     worlds = [
         (render(scene, rng.getrandbits(30)), f"drawn: {describe_scene(scene)}", True)
-        for scene in (report.evaluation_scene(rng, count) for count in (1, 2, 3, 4, 5, 6, 7))
+        for scene in (evaluation_scene(rng, count) for count in (1, 2, 3, 4, 5, 6, 7))
     ]
     captions = one_shots(strong, rng)
     edits = single_edits(strong, rng)
@@ -53,7 +55,7 @@ def write_show(data: Path, out: Path, seed: int = 0) -> Path:
         ("worlds", worlds), ("one-shot", captions), ("edits", [p for row in edits for p in row]),
         ("failures", [p for row in failures for p in row]), ("composition", chain),
     ):  # fmt: skip
-        report.contact_sheet(pictures, columns=min(8, len(pictures))).save(out / f"{name}.png")
+        contact_sheet(pictures, columns=min(8, len(pictures))).save(out / f"{name}.png")
     encoded = [
         (
             title,
@@ -68,6 +70,23 @@ def write_show(data: Path, out: Path, seed: int = 0) -> Path:
     return page
 
 
+def contact_sheet(pictures: Sequence[Shown], columns: int, scale: int = 2) -> Image.Image:
+    """Pictures with a caption and a green or red edge, in rows."""
+    edge, text = 96 * scale, 30
+    rows = math.ceil(len(pictures) / columns)
+    sheet = Image.new("RGB", (columns * (edge + 8), rows * (edge + text + 8)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (picture, caption, good) in enumerate(pictures):
+        x, y = (i % columns) * (edge + 8) + 4, (i // columns) * (edge + text + 8) + 4
+        colour = (40, 162, 72) if good else (215, 38, 45)
+        draw.rectangle((x - 3, y - 3, x + edge + 2, y + edge + 2), fill=colour)
+        sheet.paste(picture.resize((edge, edge), Image.Resampling.NEAREST), (x, y))
+        per_line = edge // 6
+        draw.text((x, y + edge + 4), caption[:per_line], fill="black")
+        draw.text((x, y + edge + 16), caption[per_line : 2 * per_line], fill="black")
+    return sheet
+
+
 def _base64(image: Image.Image) -> str:
     return base64.b64encode(to_png(image)).decode()
 
@@ -78,7 +97,7 @@ def _make(generator, jobs: list[GenerationJob]) -> list[Image.Image]:
 
 
 def one_shots(generator, rng: random.Random) -> list[Shown]:
-    scenes = [report.evaluation_scene(rng, count) for count in range(1, 8)]
+    scenes = [evaluation_scene(rng, count) for count in range(1, 8)]
     jobs = [GenerationJob(prompt=describe_scene(scene), seed=i) for i, scene in enumerate(scenes)]
     return [
         (image, job.prompt, judge(image, Goal(scenes=(scene,))).success)
@@ -88,7 +107,7 @@ def one_shots(generator, rng: random.Random) -> list[Shown]:
 
 def composition(generator, rng: random.Random) -> list[Shown]:
     """A scene of six things, thing by thing."""
-    target = report.evaluation_scene(rng, 6)
+    target = evaluation_scene(rng, 6)
     things = list(target.sprites())
     scene = Scene.of(dict(things[:1]), target.background)
     prompt = describe_scene(scene)
@@ -106,7 +125,7 @@ def composition(generator, rng: random.Random) -> list[Shown]:
 
 def single_edits(generator, rng: random.Random) -> list[list[Shown]]:
     """One edit of each operation, before and after."""
-    cases = [report.edit_case(rng, operation, "canonical") for operation in OPERATIONS]
+    cases = [edit_case(rng, operation, "canonical") for operation in OPERATIONS]
     jobs = [GenerationJob(prompt=c.prompt, seed=i, source=c.picture) for i, c in enumerate(cases)]
     return [
         [
@@ -123,7 +142,7 @@ def repairs(generator, rng: random.Random, wanted: int = 6) -> list[list[Shown]]
     for attempt in range(40):
         if len(rows) == wanted:
             break
-        case = report.edit_case(rng, rng.choice(OPERATIONS), "paraphrased")
+        case = edit_case(rng, rng.choice(OPERATIONS), "paraphrased")
         first = _make(
             generator, [GenerationJob(prompt=case.prompt, seed=attempt, source=case.picture)]
         )[0]

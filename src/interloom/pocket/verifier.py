@@ -178,7 +178,10 @@ def _read_background(cells: np.ndarray) -> tuple[str, float, np.ndarray, float]:
 def _cell_faults(
     cell: int, pixels: np.ndarray, fit: np.ndarray, template: np.ndarray, weight: np.ndarray
 ) -> list[Fault]:
-    """Form, sharpness and palette of one recognised sprite."""
+    """Form, sharpness and palette of one recognised sprite.
+
+    What one pass through a small autoencoder leaves, and a person does not see, is tolerated.
+    """
 
     def energy(picture: np.ndarray) -> float:
         return float((np.diff(picture, axis=0) ** 2).sum() + (np.diff(picture, axis=1) ** 2).sum())
@@ -189,8 +192,8 @@ def _cell_faults(
     sharpness = energy(pixels) / max(energy(fit), 1e-6)
     tone = np.abs((pixels - template)[body].mean(0)).max() if body.any() else 0.0
     faults = [
-        Fault("malformed", cell, _strength(form, 0.045, 0.16)),
-        Fault("blurred", cell, _strength(1 - sharpness, 0.35, 0.85)),
+        Fault("malformed", cell, _strength(form, 0.09, 0.16)),
+        Fault("blurred", cell, _strength(1 - sharpness, 0.50, 0.90)),
         Fault("off_palette", cell, _strength(float(tone), 0.10, 0.26)),
     ]
     return [fault for fault in faults if fault.strength > 0]

@@ -25,7 +25,7 @@ from interloom.pocket.foundation.training import Metrics, Report, Schedule, trai
 from interloom.pocket.render import CELL_PIXELS, OFFSETS, SHADES, SIZES, paint_cell, sprite_masks
 from interloom.pocket.scene import BACKGROUNDS, COLOURS, GRID, KINDS
 
-SCHEDULE = Schedule(steps=9000, learning_rate=3e-3, flat=0.2, weight_decay=1e-4, average=0.99)
+SCHEDULE = Schedule(steps=6500, learning_rate=3e-3, flat=0.2, weight_decay=1e-4, average=0.99)
 DECODER_NOISE = 0.3
 """Noise on latents while the decoder is refined, in standard deviations of a latent."""
 

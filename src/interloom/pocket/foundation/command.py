@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from interloom.errors import InterloomError
 from interloom.pocket.foundation.shipped import load_autoencoder
-from interloom.pocket.foundation.training import Report, Schedule
+from interloom.pocket.foundation.training import Report
 from interloom.seeding import seed_everything
 
 
@@ -25,24 +24,23 @@ def train_miniature(
         InterloomError: a target folder is there already, or the generator is missing (the
             vision-language model looks at pictures through its autoencoder).
     """
-    targets = [out / "generator", out / "generator-weak"] if name == "generator" else [out / name]
-    for target in targets:
-        if target.exists():
-            raise InterloomError(
-                f"{target} is there already: move it away, or choose another --out"
-            )
+    target, weak = out / name, out / "generator-weak"
+    begun = (work / f"{name}.pt").exists()  # a killed run: the weak generator was its own snapshot
+    for there in (target, weak) if name == "generator" and not begun else (target,):
+        if there.exists():
+            raise InterloomError(f"{there} is there already: move it away, or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
     seed_everything(seed)
     settings = {"miniature": name, "seed": seed, "threads": threads, "scale": scale}
     with _curve(name, work, settings) as report:
         if name == "generator":
-            _train_generator(targets[0], targets[1], work, seed, report, scale)
+            _train_generator(target, weak, work, seed, report, scale)
         else:
             from interloom.pocket.foundation import vlm
 
             autoencoder = load_autoencoder(out / "generator")
-            vlm.train_vlm(autoencoder, targets[0], work, seed, report, _scaled(vlm.SCHEDULE, scale))
+            vlm.train_vlm(autoencoder, target, work, seed, report, scale)
 
 
 def _train_generator(
@@ -51,13 +49,9 @@ def _train_generator(
     from interloom.pocket.foundation import autoencoder as first
     from interloom.pocket.foundation import generator as second
 
-    schedule = _scaled(first.SCHEDULE, scale)
+    schedule = first.SCHEDULE.scaled(scale)
     trained = first.train_autoencoder(work, seed, _prefixed(report, "autoencoder"), schedule)
-    second.train_generator(trained, out, weak, work, seed, report, _scaled(second.SCHEDULE, scale))
-
-
-def _scaled(schedule: Schedule, scale: float) -> Schedule:
-    return replace(schedule, steps=max(12, round(schedule.steps * scale)))
+    second.train_generator(trained, out, weak, work, seed, report, second.SCHEDULE.scaled(scale))
 
 
 def _prefixed(report: Report, prefix: str) -> Report:

@@ -77,10 +77,10 @@ PICTURES = 14_000
 WORDINGS: dict[str, float] = {
     "canonical": 0.24,
     "state": 0.28,
-    "state_keep": 0.16,
+    "state_keep": 0.20,
     "keep": 0.12,
-    "paraphrased": 0.14,
-    "vague": 0.06,
+    "paraphrased": 0.11,
+    "vague": 0.05,
 }
 """How often each way of saying an edit occurs in training. Other corrections never occur."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from interloom.pocket.knowledge import procedures, riddles
@@ -167,6 +167,31 @@ def _matches(rng: random.Random) -> Lesson:
     return Lesson(f"<image><image>check the list: {said}", "; ".join(lines), (a, b))
 
 
+def same_or_different(rng: random.Random) -> Lesson:
+    """Whether two names are the same, for a few pairs."""
+    asked, said = [], []
+    for _ in range(rng.randint(2, 6)):
+        first = _any_name(rng)
+        second, roll = first, rng.random()
+        if roll < 0.15 or (roll < 0.5 and " " not in first):
+            second = _any_name(rng)
+        elif roll < 0.5:
+            colour, kind = first.split()
+            second = rng.choice((f"{rng.choice(list(COLOURS))} {kind}", f"{colour} {_kind(rng)}"))
+        asked.append(f"{first} to {second}")
+        said.append(f"{asked[-1]} {'same' if first == second else 'different'}")
+    return Lesson(f"same or different: {'; '.join(asked)}", "; ".join(said))
+
+
+def _kind(rng: random.Random) -> str:
+    return random_sprite(rng).kind
+
+
+def _any_name(rng: random.Random) -> str:
+    roll = rng.random()
+    return "nothing" if roll < 0.2 else UNCLEAR if roll < 0.25 else str(random_sprite(rng))
+
+
 def _as_json(rng: random.Random) -> Lesson:
     picture, cell = random_picture(rng), rng.randrange(CELLS)
     answer = json.dumps({"place": POSITIONS[cell], "thing": picture.name(cell)})
@@ -222,23 +247,35 @@ def _reasoning(rng: random.Random) -> Lesson:
     return Lesson(f"<image>what comes of it: {instruction}", article, (Picture(scene),))
 
 
-SKILLS: dict[Callable[[random.Random], Lesson], float] = {
-    list_cells: 0.16,
+Skills = Mapping[Callable[[random.Random], Lesson], float]
+
+SKILLS: Skills = {
+    list_cells: 0.14,
     _what_is_at: 0.05,
     _where_is: 0.04,
     _compare: 0.16,
     _what_changed: 0.06,
     _matches: 0.14,
+    same_or_different: 0.04,
     _as_json: 0.03,
     _text_as_json: 0.05,
     _rephrase: 0.06,
     _plain_scene: 0.05,
-    _riddle: 0.10,
+    _riddle: 0.09,
     _procedure: 0.05,
-    _reasoning: 0.05,
+    _reasoning: 0.04,
 }
+"""What is learned, and how often."""
+
+READING: Skills = {
+    same_or_different: 0.45,
+    _plain_scene: 0.20,
+    _text_as_json: 0.15,
+    _rephrase: 0.20,
+}
+"""Lessons without pictures that teach to copy, to order and to compare."""
 
 
-def draw(rng: random.Random) -> Lesson:
+def draw(rng: random.Random, skills: Skills = SKILLS) -> Lesson:
     """One lesson of a skill drawn by weight."""
-    return rng.choices(list(SKILLS), list(SKILLS.values()))[0](rng)
+    return rng.choices(list(skills), list(skills.values()))[0](rng)

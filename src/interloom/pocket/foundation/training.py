@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,10 @@ class Schedule:
     clip: float = 1.0
     average: float = 0.998
     """Decay of the exponential moving average of the weights."""
+
+    def scaled(self, factor: float) -> Schedule:
+        """The same with ``factor`` times the steps."""
+        return replace(self, steps=max(12, round(self.steps * factor)))
 
     def rate(self, step: int) -> float:
         """Learning rate at a step.
@@ -136,7 +140,7 @@ def train(
             report(done, {**means, "learning_rate": schedule.rate(step)})
             bar.set_postfix({key: f"{value:.4g}" for key, value in means.items()}, refresh=False)
             sums, counted = {}, 0
-        if done % checkpoint_every == 0 and done < schedule.steps:
+        if done % checkpoint_every == 0 or done == schedule.steps:
             state = {
                 "modules": {key: module.state_dict() for key, module in modules.items()},
                 "optimizer": optimizer.state_dict(),

@@ -15,7 +15,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from interloom.backends.transformers import ImageOnlyQwen3VLProcessor
 from interloom.pocket.foundation.skills import (
+    READING,
     UNCLEAR,
     Lesson,
     Picture,
@@ -65,11 +66,17 @@ VOCABULARY = 2200
 TOKENIZER_LESSONS = 12_000
 PATCH = CELL_PIXELS // 2
 
-SCHEDULE = Schedule(steps=2400, learning_rate=2e-3, flat=0.5, weight_decay=0.01, average=0.998)
+SCHEDULE = Schedule(steps=8000, learning_rate=2e-3, flat=0.5, weight_decay=0.01, average=0.998)
 BATCH = 12
+GROUP = 4
+"""Batches that are drawn together and sorted by length, so that little of a batch is padding."""
 SHARPNESS = 8.0
+READING_STEPS = Schedule(steps=2000, learning_rate=2e-3, flat=0.5, weight_decay=0.01, average=0.998)
+NAMING = Schedule(steps=1000, learning_rate=2e-3, flat=0.5, weight_decay=0.01, average=0.998)
 NAMING_PICTURES = 24
 """Pictures per step while the vision tower learns to name cells."""
+MADE = 0.25
+"""Share of pictures that went through the generator's autoencoder."""
 
 
 def train_vlm_tokenizer(lessons: int = TOKENIZER_LESSONS) -> PreTrainedTokenizerFast:
@@ -210,7 +217,7 @@ def draw_picture(picture: Picture, rng: np.random.Generator) -> np.ndarray:
 
 
 class Eye:
-    """Pictures to pixel patches as the processor makes them, half of them as a generator would."""
+    """Pictures to pixel patches as the processor makes them, some of them as a generator would."""
 
     def __init__(self, autoencoder: AutoencoderKLFlux2) -> None:
         self.autoencoder = autoencoder
@@ -221,7 +228,7 @@ class Eye:
             return torch.empty(0, PATCH * PATCH * 3 * 2)
         arrays = np.stack([draw_picture(picture, rng) for picture in pictures])
         pixels = torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 127.5 - 1
-        chosen = torch.from_numpy(rng.random(len(pictures)) < 0.4)
+        chosen = torch.from_numpy(rng.random(len(pictures)) < MADE)
         if chosen.any():
             # Pictures are made in full precision, also inside a bfloat16 training step.
             with torch.no_grad(), torch.autocast("cpu", enabled=False):
@@ -241,6 +248,11 @@ def to_patches(pixels: torch.Tensor) -> torch.Tensor:
 
 
 # ------------------------------------------------------------------------------- training
+
+
+def _length(lesson: Lesson) -> int:
+    """Characters, counting a picture as about its tokens."""
+    return len(lesson.question) + len(lesson.answer) + 40 * len(lesson.pictures)
 
 
 def collate(
@@ -277,7 +289,7 @@ def collate(
 
 
 class Naming:
-    """The first part: the vision tower alone learns to name what every cell holds, and which it is.
+    """The second part: the vision tower alone learns to name what every cell holds, and its place.
 
     Names are scored by the language model's own word embeddings, so that an image token comes to
     lie where its words do and only has to be copied. Through the language model this takes far
@@ -337,21 +349,46 @@ def train_vlm(
     work: Path,
     seed: int,
     report: Report,
-    schedule: Schedule = SCHEDULE,
+    scale: float = 1.0,
     *,
     tokenizer_lessons: int = TOKENIZER_LESSONS,
 ) -> None:
-    """Train from scratch and write the folder (model, processor) whole."""
+    """Train from scratch and write the folder (model, processor) whole.
+
+    ``scale`` is a factor on the steps of its three parts: reading, naming, all skills.
+    """
     tokenizer = train_vlm_tokenizer(tokenizer_lessons)
     processor = new_processor(tokenizer)
     torch.manual_seed(seed)
     model = new_vlm(tokenizer)
     eye = Eye(autoencoder)
+    reading, first, schedule = (s.scaled(scale) for s in (READING_STEPS, NAMING, SCHEDULE))
+
+    def loss_of(lessons: Sequence[Lesson], rng: np.random.Generator) -> torch.Tensor:
+        pictures = [picture for lesson in lessons for picture in lesson.pictures]
+        batch = collate(lessons, tokenizer, eye.look(pictures, rng))
+        labels = batch.pop("labels")[:, 1:]
+        # Words are scored where an answer stands only: over the whole batch that costs as much as
+        # the rest of the model.
+        states = model.model(**batch).last_hidden_state[:, :-1][labels != -100]
+        return F.cross_entropy(model.lm_head(states), labels[labels != -100])
+
+    # Reading comes first. A model that has learned to name cells, and only then meets questions
+    # whether two names are the same, stays stuck at guessing that they are.
+    def read(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, Metrics]:
+        python = random.Random(int(rng.integers(2**62)))
+        return loss_of([draw(python, READING) for _ in range(BATCH)], rng), {}
+
+    before = first.steps + reading.steps
+    train(
+        "vlm-reading", {"model": model.model.language_model}, read, reading,
+        work=work, seed=seed, report=lambda step, metrics: report(step - before, metrics),
+        mixed=True,
+    )  # fmt: skip
     naming = Naming(model, tokenizer, eye)
     train(
-        "vlm-naming", {"tower": naming.tower, "place": naming.place}, naming,
-        replace(schedule, steps=schedule.steps // 3), work=work, seed=seed,
-        report=lambda step, metrics: report(step - schedule.steps // 3, metrics),
+        "vlm-naming", {"tower": naming.tower, "place": naming.place}, naming, first,
+        work=work, seed=seed, report=lambda step, metrics: report(step - first.steps, metrics),
     )  # fmt: skip
     # From here on the tower stands still: the first steps of an untrained language model would
     # undo it. What goes from its first layer straight into the language model starts at nothing.
@@ -360,18 +397,20 @@ def train_vlm(
         nn.init.zeros_(merger.linear_fc2.weight)
         nn.init.zeros_(merger.linear_fc2.bias)
 
-    def batch(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        python = random.Random(int(rng.integers(2**62)))
+    @lru_cache(maxsize=1)
+    def group(number: int) -> list[Lesson]:
+        python = random.Random(f"{seed}:{number}")
         # First of all learn to look: listing the cells of one picture comes before the rest.
-        looking = 0.6 if step < schedule.steps // 6 else 0.0
+        looking = 0.6 if number * GROUP < schedule.steps // 10 else 0.0
         lessons = [
-            list_cells(python) if python.random() < looking else draw(python) for _ in range(BATCH)
+            list_cells(python) if python.random() < looking else draw(python)
+            for _ in range(GROUP * BATCH)
         ]
-        pictures = [picture for lesson in lessons for picture in lesson.pictures]
-        return collate(lessons, tokenizer, eye.look(pictures, rng))
+        return sorted(lessons, key=_length)
 
     def step_function(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, Metrics]:
-        return model(**batch(step, rng)).loss, {}
+        number, part = divmod(step, GROUP)
+        return loss_of(group(number)[part * BATCH :][:BATCH], rng), {}
 
     every = max(1, schedule.steps // 12)
 
