@@ -1,38 +1,59 @@
 """Who plays which role: from the params to a generator, a teacher or a judge.
 
-Backends are imported when they are asked for; a diffusers pipeline takes seconds to import.
+Backends are imported when they are asked for; a diffusers pipeline takes seconds to import. Remote
+ones keep their own answers (``remotes``); local ones answer through ``cache`` if one is given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from interloom.errors import InterloomError
-from interloom.roles import Critic, Generator, Judge, Planner
+from interloom.construct.cache import CachedGenerator, CachedJudge, CachedTeacher, CallCache
+from interloom.roles import Generator, Judge, Teacher
 
 if TYPE_CHECKING:
-    from interloom.settings import GeneratorSettings, TeacherSettings
+    from interloom.backends.remote import Remote, RemoteName, Remotes
+    from interloom.backends.remote_roles import RemoteChat
+    from interloom.runner import StageRun
+    from interloom.settings import GeneratorSettings, RemotesSettings, TeacherSettings
 
 
-class Teacher(Planner, Critic, Protocol):
-    """Plays Planner and Critic for the data."""
+def remotes(settings: RemotesSettings, stage: StageRun) -> Remotes:
+    """The remote backends of a stage; their answers outlive it, and changed params too."""
+    from interloom.backends.remote import Remotes
+
+    return Remotes(settings, stage.ledger, stage.cache / "answers.sqlite", stage.name)
 
 
-def _absent(setting: str, backend: str) -> InterloomError:
-    return InterloomError(
-        f"{setting} = {backend!r}: this version has no such backend yet; profiles/ shows what runs"
-    )
-
-
-def generator(settings: GeneratorSettings) -> Generator:
+def generator(
+    settings: GeneratorSettings, remotes: Remotes | None = None, cache: CallCache | None = None
+) -> Generator:
     """The frozen generator of a ``models.generator…`` section, loaded.
 
     Raises:
-        InterloomError: the model cannot be loaded, or the backend is not there.
+        InterloomError: the model cannot be loaded, or a setting of its remote backend is missing.
     """
-    if settings.backend != "diffusers":
-        raise _absent("models.generator.backend", settings.backend)
+    if settings.backend == "diffusers":
+        local = _diffusers(settings)
+        return CachedGenerator(local, cache, settings.model_dump_json()) if cache else local
+    remote = _opened(settings.backend, remotes)
+    match settings.backend:
+        case "gemini":
+            from interloom.backends.gemini import GeminiImages
+
+            return GeminiImages(remote, settings)
+        case "openai":
+            from interloom.backends.openai import OpenAIImages
+
+            return OpenAIImages(remote, settings)
+        case "http":
+            from interloom.backends.http import HttpImages
+
+            return HttpImages(remote, settings)
+
+
+def _diffusers(settings: GeneratorSettings) -> Generator:
     import torch
 
     from interloom.backends.diffusers import DiffusersGenerator
@@ -55,28 +76,57 @@ def generator(settings: GeneratorSettings) -> Generator:
     )
 
 
-def teacher(settings: TeacherSettings, *, perfect: bool = False) -> Teacher:
+def teacher(
+    settings: TeacherSettings,
+    remotes: Remotes | None = None,
+    cache: CallCache | None = None,
+    *,
+    perfect: bool = False,
+) -> Teacher:
     """Planner and critic of the ``teacher`` section; ``perfect`` leaves out what it errs in."""
     if settings.backend != "pocket":
-        raise _absent("teacher.backend", settings.backend)
+        return chat(settings.backend, settings.model, settings, remotes)
     from interloom.backends.pocket import PocketTeacher
 
     if perfect:
-        return PocketTeacher(corrections={"state_keep": 1.0})
-    return PocketTeacher(
-        wrong_judgments=settings.pocket.wrong_judgments,
-        corrections=settings.pocket.corrections,
-        paraphrased_prompts=settings.pocket.paraphrased_prompts,
-    )
+        local = PocketTeacher(corrections={"state_keep": 1.0})
+    else:
+        local = PocketTeacher(
+            wrong_judgments=settings.pocket.wrong_judgments,
+            corrections=settings.pocket.corrections,
+            paraphrased_prompts=settings.pocket.paraphrased_prompts,
+        )
+    return CachedTeacher(local, cache, settings.model) if cache else local
 
 
-def judge(settings: TeacherSettings) -> Judge:
+def judge(
+    settings: TeacherSettings, remotes: Remotes | None = None, cache: CallCache | None = None
+) -> Judge:
     """The judge of the ``teacher`` section."""
     if settings.judge_backend != "pocket":
-        raise _absent("teacher.judge_backend", settings.judge_backend)
+        return chat(settings.judge_backend, settings.judge_model, settings, remotes)
     from interloom.backends.pocket import PocketJudge
 
-    return PocketJudge()
+    return CachedJudge(PocketJudge(), cache, settings.judge_model) if cache else PocketJudge()
+
+
+def chat(
+    backend: RemoteName, model: str, settings: TeacherSettings, remotes: Remotes | None
+) -> RemoteChat:
+    """A remote chat model with the temperature and the limit of the ``teacher`` section."""
+    remote = _opened(backend, remotes)
+    if backend == "gemini":
+        from interloom.backends.gemini import GeminiChat
+
+        return GeminiChat(remote, model, settings)
+    from interloom.backends.openai import OpenAIChat
+
+    return OpenAIChat(remote, model, settings)
+
+
+def _opened(backend: RemoteName, remotes: Remotes | None) -> Remote:
+    assert remotes is not None, f"{backend} is a remote backend: pass cast.remotes(…)"
+    return remotes.open(backend)
 
 
 def held_out() -> Callable[[str, bytes | None], bool]:

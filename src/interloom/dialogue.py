@@ -1,7 +1,9 @@
-"""What is said to planners and critics, and how their answers are read.
+"""What is said to planners, critics and judges, and how answers are read.
 
 The texts are files in ``dialogue_texts/<style>/<role>.txt``: ``short`` is for miniatures with a few
 hundred tokens of context, ``full`` carries the instructions of InterleaveThinker (§3.2, appendix).
+Trained agents answer in tags (``<think>…</think><answer>…</answer>``), remote models that are held
+to a schema in one JSON object; ``form`` says which of the two is asked for.
 Reading is strict: an answer that breaks a rule raises ``AnswerError`` with the rule's name, and is
 never repaired or scored.
 """
@@ -17,9 +19,10 @@ from typing import Any, Literal, NamedTuple, NoReturn, get_args
 
 from interloom import images
 from interloom.records import Critique, Plan, Request, Step
-from interloom.roles import CritiqueCase
+from interloom.roles import CritiqueCase, JudgeCase
 
 Style = Literal["short", "full"]
+Form = Literal["tags", "json"]
 
 Violation = Literal[
     "missing-tag",  # one of the four tags is absent
@@ -101,25 +104,28 @@ def _text(value: str) -> list[Part]:
     return [{"type": "text", "text": value}]
 
 
-def _messages(sections: dict[str, str], values: dict[str, list[Part]]) -> list[dict[str, Any]]:
+def _messages(
+    sections: dict[str, str], values: dict[str, list[Part]], form: Form, user: str = "user"
+) -> list[dict[str, Any]]:
     messages: list[dict[str, Any]] = []
     if "system" in sections:
-        messages.append({"role": "system", "content": _text(sections["system"])})
-    messages.append({"role": "user", "content": _fill(sections["user"], values)})
+        system = "\n".join(sections[name] for name in ("system", form) if name in sections)
+        messages.append({"role": "system", "content": _text(system)})
+    messages.append({"role": "user", "content": _fill(sections[user], values)})
     return messages
 
 
-def planner_messages(request: Request, style: Style) -> Conversation:
+def planner_messages(request: Request, style: Style, form: Form = "tags") -> Conversation:
     """The planner's prompt: the request's text, then its numbered images with their captions."""
     parts = _text(request.text)
     for number, _ in enumerate(request.images, 1):
         caption = request.captions[number - 1] if request.captions else ""
         parts += [*_text(f"\n{number}:"), dict(IMAGE_PART), *_text(caption)]
-    messages = _messages(_sections(style, "planner"), {"request": parts})
+    messages = _messages(_sections(style, "planner"), {"request": parts}, form)
     return Conversation(messages, list(request.images))
 
 
-def critic_messages(case: CritiqueCase, style: Style) -> Conversation:
+def critic_messages(case: CritiqueCase, style: Style, form: Form = "tags") -> Conversation:
     """The critic's prompt: before, after, the step's prompt, and the used prompt if it differs.
 
     A first step has no picture before it; it is shown a blank white one of the same size (§3.1).
@@ -131,8 +137,17 @@ def critic_messages(case: CritiqueCase, style: Style) -> Conversation:
         else _fill(sections["used"], {"used_prompt": _text(case.used_prompt)})
     )
     before = case.before or images.white(*images.size(case.after, "the picture after the step"))
-    messages = _messages(sections, {"prompt": _text(case.prompt), "used": used})
+    messages = _messages(sections, {"prompt": _text(case.prompt), "used": used}, form)
     return Conversation(messages, [before, case.after])
+
+
+def judge_messages(case: JudgeCase) -> Conversation:
+    """The judge's prompt, VIEScore-like (§3.3): the picture, or both, and what was asked for."""
+    user = "create" if case.before is None else "edit"
+    messages = _messages(
+        _sections("full", "judge"), {"prompt": _text(case.prompt)}, "json", user=user
+    )
+    return Conversation(messages, [*filter(None, [case.before]), case.after])
 
 
 def answer_message(text: str) -> dict[str, Any]:

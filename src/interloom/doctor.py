@@ -22,7 +22,6 @@ from interloom.tracking import SPOOL, tracking_uri
 Level = Literal["good", "note", "missing"]
 SIGNS: dict[Level, str] = {"good": "✓", "note": "·", "missing": "✗"}
 DISK_GIB = 5.0
-KEYS = {"gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY"), "openai": ("OPENAI_API_KEY",)}
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def examine(root: Path) -> list[Finding]:
     except InterloomError as error:
         return [*findings, Finding("missing", "params", str(error))]
     findings.append(Finding("good", "params", f"profile {settings.profile}"))
-    for check in (_git, _disk, _data, _tracking, _prefect, _credentials, _gpu):
+    for check in (_git, _disk, _data, _tracking, _prefect, _remote, _gpu):
         findings += check(root, settings)
     return findings
 
@@ -138,23 +137,38 @@ def _prefect(root: Path, settings: Settings) -> Iterator[Finding]:
         yield Finding("missing", "prefect", f"{url} does not answer: no flow can run")
 
 
-def _credentials(root: Path, settings: Settings) -> Iterator[Finding]:
-    used = {
-        "the teacher": settings.teacher.backend,
-        "the judge": settings.teacher.judge_backend,
-        "a generator": settings.models.generator.backend,
-        "the weak generator": settings.models.generator_weak.backend,
-    }
-    for backend, names in KEYS.items():
-        if any(os.environ.get(name) for name in names):
-            yield Finding("good", backend, f"{names[0]} is set")
-            continue
-        users = [user for user, name in used.items() if name == backend]
+def _remote(root: Path, settings: Settings) -> Iterator[Finding]:
+    """Keys, servers and prices of the remote backends, whether the profile uses them or not."""
+    models, teacher = settings.models, settings.teacher
+    uses = [
+        ("the teacher", teacher.backend, teacher.model),
+        ("the judge", teacher.judge_backend, teacher.judge_model),
+        ("the generator", models.generator.backend, models.generator.model),
+        ("the weak generator", models.generator_weak.backend, models.generator_weak.model),
+    ]
+    for name, remote in settings.remote:
+        users = [who for who, backend, _ in uses if backend == name]
+        asked = {model for _, backend, model in uses if backend == name}
+        unpriced = sorted(asked - set(remote.prices))
+        faults = [f"remote.{name}.prices has none for {model}" for model in unpriced]
+        if remote.api_key_env and not any(os.environ.get(key) for key in remote.api_key_env):
+            faults.append(f"{' and '.join(remote.api_key_env)} not set")
         if users:
-            text = f"{names[0]} is not set, but {' and '.join(users)} of this profile need it"
-            yield Finding("missing", backend, text)
+            faults += [f"{url} does not answer" for url in remote.base_urls if not _answers(url)]
+        needed = f"{' and '.join(users)} of this profile" if users else ""
+        if users and faults:
+            yield Finding("missing", name, f"{'; '.join(faults)}, but {needed} needs it")
+        elif users:
+            yield Finding("good", name, f"keys, servers and prices are there for {needed}")
         else:
-            yield Finding("note", backend, f"no {names[0]}: not used by this profile")
+            text = "; ".join(faults) or "could be used"
+            yield Finding("note", name, f"{text}: not used by this profile")
+
+
+def _answers(url: str) -> bool:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return _reachable(parts.hostname or "127.0.0.1", port)
 
 
 def _gpu(root: Path, settings: Settings) -> Iterator[Finding]:

@@ -61,6 +61,17 @@ def size(data: bytes, name: str = "image") -> tuple[int, int]:
         raise InterloomError(f"{name}: {len(data)} bytes that are no PNG, JPEG or WebP") from error
 
 
+def mime_type(data: bytes, name: str = "image") -> str:
+    """``image/png``, ``image/jpeg`` or ``image/webp``, from the first bytes."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return Image.MIME[image.format or ""]
+    except UnidentifiedImageError as error:
+        raise InterloomError(f"{name}: {len(data)} bytes that are no PNG, JPEG or WebP") from error
+
+
 def digest(data: bytes) -> str:
     """sha256 of the encoded bytes, in hex."""
     return hashlib.sha256(data).hexdigest()

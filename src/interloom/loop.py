@@ -54,10 +54,10 @@ class DirectPlanner:
 def with_retries(
     call: Callable[[Sequence[Item]], list[Answer | Failure]], items: Sequence[Item], retries: int
 ) -> list[Answer | Failure]:
-    """One batched call, then up to ``retries`` more for the items that failed."""
+    """One batched call, then up to ``retries`` more for the items that failed, but not for good."""
     answers = call(items) if items else []
     for _ in range(retries):
-        failed = [place for place, answer in enumerate(answers) if isinstance(answer, Failure)]
+        failed = [i for i, a in enumerate(answers) if isinstance(a, Failure) and not a.final]
         if not failed:
             break
         again = call([items[place] for place in failed])

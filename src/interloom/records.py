@@ -79,6 +79,8 @@ class Failure(Record):
 
     role: Literal["planner", "generator", "critic", "judge"]
     reason: str
+    final: bool = False
+    """Whether the backend has done all its retries, so that asking again at once is no use."""
 
 
 class Attempt(Record):

@@ -70,6 +70,7 @@ def run(settings: Settings, stage: StageRun) -> None:
         "critic_max_new_tokens": settings.evaluate.critic_max_new_tokens,
         "max_attempts": settings.evaluate.max_attempts,
         "generator": generator.model_dump(mode="json"),
+        "remote": settings.remote.model_dump(mode="json"),
     }
     for part in stage.progress(parts, "writing models"):
         write_model(part, config, card, stage.work / part.name)

@@ -52,6 +52,10 @@ class Critic(Protocol):
     def critique(self, cases: Sequence[CritiqueCase]) -> list[Critique | Failure]: ...
 
 
+class Teacher(Planner, Critic, Protocol):
+    """Plays Planner and Critic for the data."""
+
+
 class Judge(Protocol):
     name: str
 

@@ -4,6 +4,7 @@ Layout under the project folder::
 
     .interloom/work/STAGE/KEY/        survives kills: checkpoints of this very input
     .interloom/cache/STAGE/           survives everything: answers found by their whole question
+    .interloom/ledger.sqlite          what remote calls have cost
     .interloom/work/STAGE/KEY.new/    outputs being written, under their final relative paths
     .interloom/work/STAGE.lock        held while the stage runs
 
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from interloom.atomic import declare_whole, finish, is_whole
+from interloom.backends.ledger import LEDGER
 from interloom.code import code_of
 from interloom.digests import digest
 from interloom.errors import InterloomError
@@ -50,6 +52,8 @@ from interloom.tracking import (
 LOCK_PATIENCE = 20.0
 """Seconds to wait for an earlier run of the same stage that is just dying."""
 MEMORY = ".interloom/digests.sqlite"
+FREE_SECTIONS = frozenset(["profile", "seed", "remote"])
+"""What every stage may read: no output depends on how calls to remote backends travel."""
 LOGGED_BYTES = 8 << 20
 """Metrics and plots up to this size are also MLflow artifacts."""
 
@@ -74,6 +78,11 @@ class StageRun:
         folder = self._root / ".interloom" / "cache" / self.name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    @property
+    def ledger(self) -> Path:
+        """File in which the costs of remote calls are written down."""
+        return self._root / LEDGER
 
     @property
     def name(self) -> str:
@@ -200,9 +209,9 @@ def _only(settings: Settings, spec: StageSpec) -> Settings:
 
     Reading another section raises ``AttributeError``.
     """
-    kept = {"profile", "seed", *spec.sections}
+    kept = FREE_SECTIONS.union(spec.sections)
     return Settings.model_construct(
-        _fields_set=kept, **{name: value for name, value in settings if name in kept}
+        _fields_set=set(kept), **{name: value for name, value in settings if name in kept}
     )
 
 

@@ -10,6 +10,8 @@ from interloom.backends.pocket import PocketJudge, PocketTeacher, on_evaluation_
 from interloom.errors import InterloomError
 from interloom.pocket import knowledge
 from interloom.pocket.language import describe_scene
+from interloom.pocket.procedures import instantiate
+from interloom.pocket.reasoning import example_scene, rule_instructions
 from interloom.pocket.render import render
 from interloom.pocket.scene import Scene, Sprite, random_scene, scene_split
 from interloom.records import Critique, Failure, Plan, Request, Score
@@ -118,10 +120,10 @@ def test_sides():
     riddle = knowledge.riddles("evaluation")[0]
     assert on_evaluation_side(f"{riddle.phrases[0]} at the center", None)
     procedure = knowledge.procedures("evaluation")[0]
-    assert on_evaluation_side(knowledge.instantiate(procedure, rng).requests[0], None)
+    assert on_evaluation_side(instantiate(procedure, rng).requests[0], None)
     rule = knowledge.reasoning_rules("evaluation")[0]
-    scene, cell = knowledge.example_scene(rule, rng)
-    (text, *_) = knowledge.rule_instructions(rule, scene, cell)
+    scene, cell = example_scene(rule, rng)
+    (text, *_) = rule_instructions(rule, scene, cell)
     assert on_evaluation_side(text, png(scene))
     assert not on_evaluation_side("nothing the world knows", None)
 

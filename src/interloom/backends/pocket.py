@@ -12,6 +12,7 @@ from interloom.pocket import knowledge, teacher, verifier
 from interloom.pocket.goal import Goal
 from interloom.pocket.language import CORRECTION_STYLES, MeaningError, normalise, parse
 from interloom.pocket.meaning import procedure_steps, understand
+from interloom.pocket.reasoning import applicable, rule_instructions
 from interloom.pocket.scene import Scene, scene_split
 from interloom.pocket.verifier import Reading
 from interloom.records import Critique, Failure, Plan, Request, Score, Step
@@ -77,9 +78,9 @@ def _plain_or_known(plain: str, scene: Scene | None) -> Goal | None:
         return parse(plain, scene)
     except MeaningError:  # Only now ask the rules, which cost a hundred times more.
         if scene is not None and any(
-            plain in knowledge.rule_instructions(rule, scene, cell)
+            plain in rule_instructions(rule, scene, cell)
             for rule in knowledge.reasoning_rules("evaluation")
-            for cell in knowledge.applicable(rule, scene)
+            for cell in applicable(rule, scene)
         ):
             return None
         return understand(plain, scene).goal

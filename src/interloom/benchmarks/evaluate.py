@@ -26,7 +26,7 @@ from interloom.benchmarks.graded import Graded
 from interloom.benchmarks.statistics import Estimate
 from interloom.benchmarks.systems import System, SystemName, loader
 from interloom.construct import store
-from interloom.construct.cache import CachedCritic, CachedGenerator, CachedPlanner, CallCache
+from interloom.construct.cache import CallCache
 from interloom.records import Request, Trajectory
 from interloom.roles import Generator
 from interloom.runner import StageRun
@@ -75,8 +75,9 @@ def run(settings: Settings, stage: StageRun) -> None:
         torch.set_num_threads(options.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     folders = {name: stage.dep(name) for name in ("vlm", "planner-sft", "critic-sft", "critic-rl")}
-    make = loader(settings.models, settings.teacher, options, folders, device)
     cache = CallCache(stage.work / "calls.sqlite")
+    remotes = cast.remotes(settings.remote, stage)
+    make = loader(settings.models, settings.teacher, options, folders, device, remotes, cache)
     chosen = settings.models.generator_named(settings.evaluate.generator)
     generator: list[Generator] = []  # loaded for the first cell that has to be generated
     cells: list[Cell] = []
@@ -85,14 +86,13 @@ def run(settings: Settings, stage: StageRun) -> None:
             folder = stage.work / benchmark / system
             if not (folder / "graded.json").exists():
                 if not generator:
-                    generator.append(CachedGenerator(cast.generator(chosen), cache))
+                    generator.append(cast.generator(chosen, remotes, cache))
                 fill_cell(
                     folder,
                     benchmark,
                     make(system),
                     stage,
                     generator=generator[0],
-                    cache=cache,
                     options=options,
                     seed=settings.seed,
                 )
@@ -109,7 +109,6 @@ def fill_cell(
     stage: StageRun,
     *,
     generator: Generator,
-    cache: CallCache,
     options: EvaluateSettings,
     seed: int,
 ) -> None:
@@ -120,13 +119,12 @@ def fill_cell(
         folder.mkdir(parents=True)
         requests = edition.requests(options.items, seed)
         started = time.monotonic()
-        critic = system.critic and CachedCritic(system.critic, cache)
         with stage.progress(len(requests), f"{benchmark} × {system.name}") as bar:
             trajectories = loop.run(
                 requests,
-                CachedPlanner(system.planner, cache),
+                system.planner,
                 generator,
-                critic,
+                system.critic,
                 max_attempts=system.max_attempts,
                 seed=seed,
                 slots=len(requests),

@@ -15,15 +15,17 @@ oracle         teacher                 teacher               T_max
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from interloom import cast
 from interloom.agents import ModelCritic, ModelPlanner
+from interloom.backends.remote import Remotes
 from interloom.backends.transformers import ChatModel
+from interloom.construct.cache import CachedCritic, CachedPlanner, CallCache
 from interloom.loop import DirectPlanner
 from interloom.roles import Critic, Planner
 from interloom.settings import EvaluateSettings, ModelsSettings, TeacherSettings
@@ -47,13 +49,16 @@ def loader(
     options: EvaluateSettings,
     folders: Mapping[str, Path],
     device: str,
+    remotes: Remotes,
+    cache: CallCache,
 ) -> Callable[[SystemName], System]:
     """A function that makes a system; models are loaded when first needed, each once.
 
-    ``folders`` are those of ``vlm``, ``planner-sft``, ``critic-sft`` and ``critic-rl``.
+    ``folders`` are those of ``vlm``, ``planner-sft``, ``critic-sft`` and ``critic-rl``; calls of
+    models are kept in ``cache``, or as ``remotes`` keeps them.
     """
 
-    @cache
+    @functools.cache
     def load(model: str) -> ChatModel:
         return ChatModel.from_pretrained(
             folders[model],
@@ -73,13 +78,15 @@ def loader(
             max_new_tokens=max_new_tokens,
         )
 
-    def planner(model: str) -> ModelPlanner:
+    def planner(model: str) -> Planner:
         talker = chat(model, options.planner_max_new_tokens)
-        return ModelPlanner(talker, models.dialogue, retries=options.answer_retries)
+        agent = ModelPlanner(talker, models.dialogue, retries=options.answer_retries)
+        return CachedPlanner(agent, cache)
 
-    def critic(model: str) -> ModelCritic:
+    def critic(model: str) -> Critic:
         talker = chat(model, options.critic_max_new_tokens)
-        return ModelCritic(talker, models.dialogue, retries=options.answer_retries)
+        agent = ModelCritic(talker, models.dialogue, retries=options.answer_retries)
+        return CachedCritic(agent, cache)
 
     def make(name: SystemName) -> System:
         attempts = options.max_attempts
@@ -87,7 +94,7 @@ def loader(
             case "generator":
                 return System(name, DirectPlanner(), None, 1)
             case "oracle":
-                oracle = cast.teacher(teacher, perfect=True)
+                oracle = cast.teacher(teacher, remotes, cache, perfect=True)
                 return System(name, oracle, oracle, attempts)
             case "zero-shot":
                 return System(name, planner("vlm"), critic("vlm"), attempts)

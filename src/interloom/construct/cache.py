@@ -2,6 +2,10 @@
 
 One SQLite file holds every answer under the hash of role, model and everything the call saw.
 Failures are not kept: they are tried again.
+
+Local models answer in batches, and the batch is in the answer's last digits: ``Cached…`` keep and
+find whole batches. Remote answers are single and cost money: ``backends.remote`` keeps each as it
+arrives.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from interloom.roles import (
     Judge,
     JudgeCase,
     Planner,
+    Teacher,
 )
 
 Answer = TypeVar("Answer")
@@ -48,7 +53,8 @@ class CallCache:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path)
+        # Remote answers come in on another thread than the one that opens the file.
+        self._db = sqlite3.connect(path, check_same_thread=False)
         # A power cut may lose the last batches, never the file; a killed process loses nothing.
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
@@ -58,6 +64,18 @@ class CallCache:
 
     def close(self) -> None:
         self._db.close()
+
+    def get(self, key: bytes) -> bytes | None:
+        """The answer, if it is known."""
+        found = self._db.execute("SELECT answer FROM calls WHERE key = ?", (key,)).fetchone()
+        self.calls += 1
+        self.hits += found is not None
+        return found and found[0]
+
+    def put(self, key: bytes, answer: bytes) -> None:
+        """Keep one answer; from now on it survives a kill."""
+        with self._db:
+            self._db.execute("INSERT OR REPLACE INTO calls VALUES (?, ?)", (key, answer))
 
     def through(
         self,
@@ -73,12 +91,10 @@ class CallCache:
         """
         answers: dict[int, Answer | Failure] = {}
         for place, key in enumerate(keys):
-            found = self._db.execute("SELECT answer FROM calls WHERE key = ?", (key,)).fetchone()
-            if found:
-                answers[place] = decode(found[0])
+            known = self.get(key)
+            if known is not None:
+                answers[place] = decode(known)
         missing = [place for place in range(len(keys)) if place not in answers]
-        self.calls += len(keys)
-        self.hits += len(keys) - len(missing)
         if missing:
             new = dict(zip(missing, ask(missing), strict=True))
             answers |= new
@@ -131,6 +147,15 @@ class CachedPlanner:
             _to_json,
             Plan.model_validate_json,
         )
+
+
+class CachedTeacher:
+    """A planner that is a critic too, behind a cache."""
+
+    def __init__(self, inner: Teacher, cache: CallCache, identity: str = "") -> None:
+        self.name = inner.name
+        self.plan = CachedPlanner(inner, cache, identity).plan
+        self.critique = CachedCritic(inner, cache, identity).critique
 
 
 class CachedCritic:

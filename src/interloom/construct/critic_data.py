@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from interloom import cast, dialogue, images
 from interloom.construct import store
-from interloom.construct.cache import CachedJudge, CallCache
+from interloom.construct.cache import CallCache
 from interloom.construct.selection import (
     ScoredStep,
     Thresholds,
@@ -203,7 +203,7 @@ def run(settings: Settings, stage: StageRun) -> None:
     """Body of the stage ``critic-data``."""
     folder, held_out = stage.dep("trajectories"), cast.held_out()
     cache = CallCache(stage.work / "judge.sqlite")
-    judge = CachedJudge(cast.judge(settings.teacher), cache, settings.teacher.judge_model)
+    judge = cast.judge(settings.teacher, cast.remotes(settings.remote, stage), cache)
     scores: dict[str, Score] = {}
     light: list[tuple[str, str, bool | None, Score | None]] = []
     excluded: dict[str, str] = {}

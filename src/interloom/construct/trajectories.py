@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from interloom import cast, loop
 from interloom.construct import store
-from interloom.construct.cache import CachedCritic, CachedGenerator, CachedPlanner, CallCache
+from interloom.construct.cache import CallCache
 from interloom.construct.yields import Yield, write_csv, write_metrics
 from interloom.errors import InterloomError
 from interloom.records import Request, Trajectory
@@ -88,9 +88,8 @@ def run(settings: Settings, stage: StageRun) -> None:
     requests = [store.request_from(row) for row in store.read_rows(stage.dep("prompts"))]
     weak = assign(requests, options.weak_share, settings.seed)
     cache = CallCache(stage.work / "calls.sqlite")
-    teacher = cast.teacher(settings.teacher)
-    planner = CachedPlanner(teacher, cache, settings.teacher.model)
-    critic = CachedCritic(teacher, cache, settings.teacher.model)
+    remotes = cast.remotes(settings.remote, stage)
+    teacher = cast.teacher(settings.teacher, remotes, cache)
     counts: Counter[str] = Counter()
 
     def finished() -> Iterator[Trajectory]:
@@ -98,12 +97,12 @@ def run(settings: Settings, stage: StageRun) -> None:
             part = [r for r, w in zip(requests, weak, strict=True) if w is is_weak]
             if not part:
                 continue
-            generator = CachedGenerator(cast.generator(model), cache, model.model_dump_json())
+            generator = cast.generator(model, remotes, cache)
             stream = loop.stream(
                 part,
-                planner,
+                teacher,
                 generator,
-                critic,
+                teacher,
                 max_attempts=options.max_attempts,
                 seed=settings.seed,
                 slots=options.batch_size,
@@ -137,6 +136,6 @@ def run(settings: Settings, stage: StageRun) -> None:
         name: counts[name]
         for name in ("attempts", "images", "failed_calls", "steps.passed-at-once")
     }
-    numbers |= {"calls": cache.calls, "calls_known": cache.hits}
+    numbers |= {"calls": cache.calls + remotes.calls, "calls_known": cache.hits + remotes.hits}
     write_metrics(stage.out("metrics"), account(counts), numbers)
     write_csv(stage.out("yield"), "trajectories", account(counts))

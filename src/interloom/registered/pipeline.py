@@ -4,6 +4,7 @@ code."""
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,11 +13,13 @@ from mlflow.pyfunc.model import PythonModel
 
 from interloom import cast, loop
 from interloom.agents import ModelCritic, ModelPlanner
+from interloom.backends.ledger import LEDGER
+from interloom.backends.remote import Remotes
 from interloom.dialogue import plan_fields
 from interloom.records import StepTrace, Trajectory
 from interloom.registered.chat import load_chat, to_text
 from interloom.registered.requests import requests_of
-from interloom.settings import GeneratorSettings
+from interloom.settings import GeneratorSettings, RemotesSettings
 
 
 class PipelineModel(PythonModel):
@@ -35,8 +38,11 @@ class PipelineModel(PythonModel):
         generator = dict(config["generator"])
         # A folder travels with the model; a hub name is resolved where the model is loaded.
         generator["model"] = context.artifacts.get("generator", generator["model"])
+        # Reached as in the project that made the model; API keys come from the environment here.
+        remote = RemotesSettings.model_validate_json(json.dumps(config["remote"]))
         self.generator = cast.generator(
-            GeneratorSettings.model_validate_json(json.dumps(generator))
+            GeneratorSettings.model_validate_json(json.dumps(generator)),
+            Remotes(remote, Path(LEDGER), purpose="serving"),
         )
 
     def predict(

@@ -179,9 +179,10 @@ def run(settings: Settings, stage: StageRun) -> None:
             f"grpo-critic: {len(train)} training and {len(held)} held-out rows; one step takes "
             f"{options.batch_size} prompts (grpo_critic.batch_size): make more RL data"
         )
+    remotes = cast.remotes(settings.remote, stage)
     refiner = Refiner(
-        cast.generator(models.generator_named(options.generator)),
-        cast.judge(settings.teacher),
+        cast.generator(models.generator_named(options.generator), remotes),
+        cast.judge(settings.teacher, remotes),
         retries=options.reward_retries,
     )
     fit(
