@@ -58,7 +58,7 @@ def play_generators(patch: pytest.MonkeyPatch) -> None:
     from interloom import cast
     from interloom.settings import GeneratorSettings
 
-    def generator(settings: GeneratorSettings) -> RenderGenerator:
+    def generator(settings: GeneratorSettings, *kept: object) -> RenderGenerator:
         weak = settings.model.endswith("weak")
         return RenderGenerator(0.55 if weak else 0.15, Path(settings.model).name)
 

@@ -6,6 +6,7 @@ import pytest
 
 from interloom import cast
 from interloom.backends.pocket import PocketJudge, PocketTeacher
+from interloom.backends.remote import Remotes
 from interloom.errors import InterloomError
 from interloom.settings import load_settings
 
@@ -27,10 +28,20 @@ def test_missing_weights_are_named(tmp_path: Path):
         cast.generator(settings)
 
 
-def test_backends_that_are_not_there_are_named():
-    with pytest.raises(InterloomError, match=r"teacher\.backend = 'gemini'"):
-        cast.teacher(PAPER.teacher)
-    with pytest.raises(InterloomError, match=r"teacher\.judge_backend = 'gemini'"):
-        cast.judge(PAPER.teacher)
-    with pytest.raises(InterloomError, match="backend = 'gemini'"):
-        cast.generator(PAPER.models.generator_weak)
+def test_keys_and_prices_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("GEMINI_API_KEY", raising=False)
+    with pytest.raises(InterloomError, match=r"remote\.gemini\.api_key_env: set GEMINI_API_KEY"):
+        cast.teacher(PAPER.teacher, Remotes(PAPER.remote, tmp_path / "ledger.sqlite"))
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    unpriced = PAPER.teacher.model_copy(update={"judge_model": "gemini-9"})
+    with pytest.raises(InterloomError, match=r"remote\.gemini\.prices: no price for gemini-9"):
+        cast.judge(unpriced, Remotes(PAPER.remote, tmp_path / "ledger.sqlite"))
+
+
+def test_every_model_of_the_profiles_has_a_price(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    remotes = Remotes(PAPER.remote, tmp_path / "ledger.sqlite")
+    assert cast.teacher(PAPER.teacher, remotes).name == PAPER.teacher.model
+    cast.judge(PAPER.teacher, remotes)
+    weak = cast.generator(PAPER.models.generator_weak, remotes)
+    assert weak.name == PAPER.models.generator_weak.model

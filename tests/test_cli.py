@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from interloom.backends.ledger import LEDGER, Ledger, Usage
 
 ROOT = Path(__file__).parent.parent
 HELP_SECONDS = 1.5
@@ -28,7 +32,7 @@ def test_help_is_quick_and_lists_everything() -> None:
         times.append(time.perf_counter() - began)
     print(f"interloom --help: {min(times):.2f} s at best, {max(times):.2f} s at worst of 3")
     assert min(times) < HELP_SECONDS
-    for command in ("run", "stages", "params", "doctor", "lifecycle", "ui", "track", "pocket"):
+    for command in "run stages params doctor lifecycle ui track cost pocket".split():  # noqa: SIM905
         assert command in done.stdout
 
 
@@ -80,6 +84,20 @@ def test_outside_of_a_project(tmp_path: Path) -> None:
 
 def test_works_from_a_folder_inside_the_project() -> None:
     assert "prompts" in interloom("stages", cwd=ROOT / "src").stdout
+
+
+def test_cost(tmp_path: Path) -> None:
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    done = interloom("cost", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "no remote call has been made here\n")
+    ledger = Ledger(tmp_path / LEDGER)
+    ledger.add("gemini", "gemini-2.5-pro", "trajectories", calls=3, usage=Usage(10, 20), usd=1.5)
+    said = interloom("cost", cwd=tmp_path).stdout
+    assert "gemini-2.5-pro" in said and "trajectories" in said
+    assert "gemini: 1.50 of 5.00 US$ (remote.gemini.budget_usd)" in said
+    (row,) = json.loads(interloom("cost", "--json", cwd=tmp_path).stdout)
+    assert row["calls"] == 3 and row["output_tokens"] == 20 and row["usd"] == 1.5
 
 
 def test_doctor_says_what_is_there_and_what_is_disabled() -> None:

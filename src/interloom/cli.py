@@ -37,6 +37,7 @@ def _lazy(module: str) -> type[TyperGroup]:
 
 
 LAZY = {
+    "show": ("interloom.construct.commands", "Look at the data that was made."),
     "pocket": ("interloom.pocket.commands", "The pocket world: train its miniatures, look at it."),
 }
 """Groups of commands that live elsewhere: name → (module with a typer ``app``, help)."""
@@ -168,6 +169,31 @@ def lifecycle(
     from flows.launch import launch
 
     raise typer.Exit(launch(root, profile=profile, from_stage=from_stage, only=only, force=force))
+
+
+@app.command()
+def cost(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
+) -> None:
+    """What calls to remote models have cost: by backend, model and stage."""
+    import json
+
+    from interloom.backends.ledger import LEDGER, Ledger, as_table
+    from interloom.settings import load_settings
+
+    root = _enter_project()
+    ledger = Ledger(root / LEDGER)
+    costs = ledger.costs()
+    if as_json:
+        typer.echo(json.dumps([row._asdict() for row in costs], indent=1))
+        return
+    typer.echo(as_table(costs) if costs else "no remote call has been made here")
+    for name, remote in load_settings().remote:
+        spent, _, _ = ledger.spent(name)
+        if spent:
+            typer.echo(
+                f"{name}: {spent:.2f} of {remote.budget_usd:.2f} US$ (remote.{name}.budget_usd)"
+            )
 
 
 @app.command()

@@ -47,7 +47,7 @@ class GeneratorSettings(Section):
     batch_size: Count
     dtype: Literal["float32", "bfloat16", "float16"]
     call: dict[str, int | float | bool | str | tuple[int, ...]]
-    """Further keyword arguments of the pipeline's call, e.g. ``max_sequence_length``."""
+    """Further arguments of the call: of the pipeline, the HTTP request or Gemini's image config."""
 
 
 GeneratorName = Literal["generator", "generator_weak"]
@@ -91,8 +91,61 @@ class TeacherSettings(Section):
     judge_backend: Literal["pocket", "gemini", "openai"]
     judge_model: str
     retries: Annotated[int, Field(ge=0, le=20)]
-    concurrency: Count
+    """Repeats of a failed call of a local model; remote ones repeat by ``remote.*.tries``."""
+    temperature: Annotated[float, Field(ge=0, le=2)]
+    """Of remote models."""
+    max_output_tokens: Annotated[int, Field(ge=64)]
+    """Longest answer of remote models, their thinking included."""
     pocket: PocketTeacherSettings
+
+
+class PriceSettings(Section):
+    """What a remote model costs, in US dollars."""
+
+    input: Annotated[float, Field(ge=0)]
+    """Per million tokens that it reads."""
+    output: Annotated[float, Field(ge=0)]
+    """Per million tokens that it writes, thinking included."""
+    image: Annotated[float, Field(ge=0)]
+    """Per picture that it makes, where pictures are not paid by their tokens."""
+
+
+class RemoteSettings(Section):
+    """How one kind of remote backend is reached, and what it may cost."""
+
+    base_urls: tuple[str, ...]
+    """Servers that answer alike and take turns; none means the provider's own."""
+    api_key_env: tuple[str, ...]
+    """Environment variables with API keys that take turns; none sends no key."""
+    concurrency: Count
+    """Calls in flight, over all servers and keys."""
+    requests_per_minute: Annotated[float, Field(ge=0)]
+    """Per server and key; 0 sets no limit."""
+    timeout_seconds: Annotated[float, Field(gt=0)]
+    """Of one call, from sending to the end of the answer."""
+    tries: Annotated[int, Field(ge=1, le=100)]
+    """Of one call, before it counts as failed: overload, timeouts, unreadable answers."""
+    max_wait_seconds: Annotated[float, Field(gt=0)]
+    """Longest back-off between tries. A server that asks for more ends the run."""
+    budget_usd: Annotated[float, Field(ge=0)]
+    """What this project may spend on this backend altogether; see ``interloom cost``."""
+    prices: dict[str, PriceSettings]
+    """By model; a model without a price is refused."""
+
+
+class RemotesSettings(Section):
+    """How calls to remote backends travel and what they may cost, never what is asked.
+
+    So no stage's outputs depend on it, and raising a budget makes nothing stale.
+    """
+
+    gemini: RemoteSettings
+    openai: RemoteSettings
+    http: RemoteSettings
+
+    def named(self, name: Literal["gemini", "openai", "http"]) -> RemoteSettings:
+        """The settings of one backend."""
+        return {"gemini": self.gemini, "openai": self.openai, "http": self.http}[name]
 
 
 class PromptsSettings(Section):
@@ -101,6 +154,13 @@ class PromptsSettings(Section):
     edition: Literal["pocket", "taxonomy"]
     """Requests that the pocket world can draw, or the paper's full taxonomy."""
     count: Count
+    expand: Annotated[int, Field(ge=0, le=200)]
+    """Entries that the teacher adds to each vocabulary bank of the taxonomy."""
+    pictures: str
+    """Folder of pictures that requests of the taxonomy come with; empty for text only. Stages look
+    at its name alone: pictures that changed need a folder of another name."""
+    picture_share: Annotated[float, Field(ge=0, le=0.5)]
+    """Share of the taxonomy's requests that come with pictures, if there are any."""
 
 
 class TrajectoriesSettings(Section):
@@ -275,6 +335,7 @@ class Settings(Section):
     profile: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     models: ModelsSettings
+    remote: RemotesSettings
     teacher: TeacherSettings
     prompts: PromptsSettings
     trajectories: TrajectoriesSettings

@@ -88,6 +88,7 @@ def test_killed_trajectories_resume_with_what_is_known(
     from pocket_renderer import RenderGenerator
 
     from interloom import cast
+    from interloom.construct.cache import CachedGenerator
 
     project = new_project(tmp_path)
     (tmp_path / "outputs").mkdir()
@@ -100,10 +101,10 @@ def test_killed_trajectories_resume_with_what_is_known(
                 raise KeyboardInterrupt
             return super().generate(jobs)
 
-    def generator(settings):
+    def generator(settings, remotes, cache):
         weak = settings.model.endswith("weak")
         made.append(Dying(0.55 if weak else 0.15, Path(settings.model).name))
-        return made[-1]
+        return CachedGenerator(made[-1], cache)
 
     monkeypatch.setattr(cast, "generator", generator)
     with pytest.raises(KeyboardInterrupt):
@@ -135,7 +136,7 @@ def test_failed_calls_are_recorded_and_never_become_data(
                 for job, picture in zip(jobs, drawn, strict=True)
             ]
 
-    monkeypatch.setattr(cast, "generator", lambda settings: Flaky(0.4))
+    monkeypatch.setattr(cast, "generator", lambda *_: Flaky(0.4))
     project = new_project(tmp_path)
     (tmp_path / "outputs").mkdir()
     shutil.copy(data_project["outputs/prompts.parquet"], tmp_path / "outputs")
@@ -158,7 +159,7 @@ def test_too_little_data_is_said(copied_project: Project, monkeypatch: pytest.Mo
         def score(self, cases):
             return [Failure(role="judge", reason="down") for _ in cases]
 
-    monkeypatch.setattr(cast, "judge", lambda settings: Silent())
+    monkeypatch.setattr(cast, "judge", lambda *_: Silent())
     before = copied_project["outputs/critic-data/sft.parquet"].read_bytes()
     with pytest.raises(InterloomError, match="no step is left after filtering"):
         copied_project.run("critic-data")

@@ -7,13 +7,14 @@ Each writer below turns a random state into one draft of its sort; what the sort
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
 
 from interloom import images
+from interloom.construct.drafts import Draft, Writer
 from interloom.pocket import knowledge
 from interloom.pocket.language import Form, MeaningError, describe_edit, describe_scene
 from interloom.pocket.meaning import pose_riddle, procedure_steps
+from interloom.pocket.procedures import instantiate
+from interloom.pocket.reasoning import example_scene, rule_instructions
 from interloom.pocket.render import render
 from interloom.pocket.scene import (
     GEOMETRIC_KINDS,
@@ -25,23 +26,6 @@ from interloom.pocket.scene import (
     random_edit,
     random_scene,
 )
-from interloom.records import RequestKind
-
-
-class Draft(NamedTuple):
-    """A request without its id, and what it was made from."""
-
-    text: str
-    category: str
-    subcategory: str
-    template: str
-    slots: Mapping[str, Any]
-    kind: RequestKind = "create"
-    pictures: tuple[bytes, ...] = ()
-    captions: tuple[str, ...] = ()
-
-
-Writer = Callable[[random.Random], Draft]
 
 MOST_THINGS = 7
 SCENE_FORMS: tuple[tuple[Form, int], ...] = (("canonical", 3), ("paraphrased", 4), ("vague", 2))
@@ -163,10 +147,10 @@ def edits(rng: random.Random) -> Draft:
 def reasoning(rng: random.Random) -> Draft:
     """An edit of a given picture that has to be worked out (time, cause, space, logic)."""
     rule = rng.choice(knowledge.reasoning_rules("train"))
-    scene, cell = knowledge.example_scene(rule, rng)
+    scene, cell = example_scene(rule, rng)
     category = {"logical": "workflows", "spatial": "robotics", "temporal": "storytelling"}
     return Draft(
-        text=rng.choice(knowledge.rule_instructions(rule, scene, cell)),
+        text=rng.choice(rule_instructions(rule, scene, cell)),
         category=category.get(rule.category, "science"),
         subcategory=f"{rule.category} reasoning",
         template="reasoning",
@@ -181,7 +165,7 @@ def reasoning(rng: random.Random) -> Draft:
 
 def procedure(rng: random.Random) -> Draft:
     """How something is done or happens, step by step, from nothing."""
-    instance = knowledge.instantiate(rng.choice(knowledge.procedures("train")), rng)
+    instance = instantiate(rng.choice(knowledge.procedures("train")), rng)
     number = rng.randrange(len(instance.requests))
     return Draft(
         text=instance.requests[number],
@@ -194,7 +178,7 @@ def procedure(rng: random.Random) -> Draft:
 
 def begun_procedure(rng: random.Random) -> Draft:
     """The same with the first steps given as pictures: the rest is wanted."""
-    instance = knowledge.instantiate(rng.choice(knowledge.procedures("train")), rng)
+    instance = instantiate(rng.choice(knowledge.procedures("train")), rng)
     number = rng.randrange(len(instance.requests))
     # What the request leaves open (a colour it does not name) has to be as it is understood.
     known = procedure_steps(instance.requests[number])
@@ -218,7 +202,7 @@ def begun_procedure(rng: random.Random) -> Draft:
 def question(rng: random.Random) -> Draft:
     """Pictures of a procedure or of random things, and text is wanted for each of them."""
     if rng.random() < 0.5:
-        instance = knowledge.instantiate(rng.choice(knowledge.procedures("train")), rng)
+        instance = instantiate(rng.choice(knowledge.procedures("train")), rng)
         category, subcategory = instance.procedure.category, instance.procedure.subcategory
         scenes = [step.scene for step in instance.steps][: rng.randint(2, 4)]
     else:
@@ -237,13 +221,14 @@ def question(rng: random.Random) -> Draft:
 
 
 SHARES: tuple[tuple[Writer, float], ...] = (
-    (picture, 0.22),
-    (composition, 0.08),
-    (riddle_picture, 0.12),
-    (edits, 0.24),
+    (picture, 0.15),
+    (composition, 0.06),
+    (riddle_picture, 0.11),
+    (edits, 0.38),
     (reasoning, 0.08),
-    (procedure, 0.13),
-    (begun_procedure, 0.08),
-    (question, 0.05),
+    (procedure, 0.11),
+    (begun_procedure, 0.07),
+    (question, 0.04),
 )
-"""What the requests consist of; the shares add up to 1."""
+"""What the requests consist of; the shares add up to 1. Edits of what is there are what generators
+fail at, and a critic learns from failures: they are the largest part."""

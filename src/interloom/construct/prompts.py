@@ -1,7 +1,8 @@
 """Requests: unique, each with its category, sub-category, template and slot values (§3.3, stage 1).
 
-The top-down scheme is the paper's: main category → sub-category → vocabulary → template. An edition
-is a list of writers with shares; ``pocket_prompts.py`` is the edition of the pocket world.
+The top-down scheme is the paper's: main category → sub-category → vocabulary → template. It has
+two editions: the full taxonomy (``taxonomy.py``, ``taxonomy_prompts.py``), and what the pocket
+world can draw, which is a list of writers with shares (``pocket_prompts.py``).
 """
 
 from __future__ import annotations
@@ -9,22 +10,27 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interloom import cast
 from interloom.backends.pocket import on_evaluation_side
 from interloom.construct import pocket_prompts, store
-from interloom.construct.pocket_prompts import Draft, Writer
+from interloom.construct.coverage import Coverage
+from interloom.construct.drafts import Draft, Writer, quotas
 from interloom.construct.yields import Yield, write_csv, write_metrics
 from interloom.errors import InterloomError
-from interloom.pocket.knowledge import MAIN_CATEGORIES, RuleError
+from interloom.pocket.knowledge import MAIN_CATEGORIES
 from interloom.pocket.language import MeaningError
+from interloom.pocket.reasoning import RuleError
 from interloom.records import Request
 from interloom.seeding import derive_seed
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from interloom.construct.taxonomy import Taxonomy
     from interloom.runner import StageRun
     from interloom.settings import Settings
 
@@ -49,20 +55,6 @@ def prompt_schema() -> pa.Schema:
             "captions": pa.list_(pa.string()),
         }
     )
-
-
-def quotas(shares: Sequence[float], count: int) -> list[int]:
-    """How many of ``count`` each share gets: rounded down, the largest rests rounded up.
-
-    >>> quotas([0.5, 0.3, 0.2], 9)
-    [4, 3, 2]
-    """
-    exact = [share * count / sum(shares) for share in shares]
-    numbers = [int(value) for value in exact]
-    by_rest = sorted(range(len(exact)), key=lambda i: numbers[i] - exact[i])
-    for place in by_rest[: count - sum(numbers)]:
-        numbers[place] += 1
-    return numbers
 
 
 def drafts(
@@ -110,7 +102,7 @@ def drafts(
     return found
 
 
-def rows(made: Sequence[Draft]) -> Iterator[dict[str, Any]]:
+def rows(made: Iterable[Draft]) -> Iterator[dict[str, Any]]:
     """Drafts as rows with their ids."""
     for number, draft in enumerate(made):
         request = Request(
@@ -128,29 +120,98 @@ def rows(made: Sequence[Draft]) -> Iterator[dict[str, Any]]:
         }
 
 
+class Tally:
+    """What is counted while drafts pass by; they need not be held for it."""
+
+    def __init__(self) -> None:
+        self.categories: Counter[str] = Counter()
+        self.kinds: Counter[str] = Counter()
+        self.coverage = Coverage()
+
+    def counted(self, made: Iterable[Draft]) -> Iterator[Draft]:
+        for draft in made:
+            self.categories[draft.category] += 1
+            self.kinds[draft.kind] += 1
+            self.coverage.add(draft.category, draft.subcategory, draft.template, draft.kind)
+            yield draft
+
+    @property
+    def count(self) -> int:
+        return self.kinds.total()
+
+    def numbers(self) -> dict[str, float | int | str]:
+        return {
+            **{f"category.{name}": n for name, n in sorted(self.categories.items())},
+            **{f"kind.{name}": n for name, n in sorted(self.kinds.items())},
+            "subcategories": len(self.coverage.entries),
+            "templates": len(self.coverage.templates),
+        }
+
+
 def run(settings: Settings, stage: StageRun) -> None:
     """Body of the stage ``prompts``."""
-    if settings.prompts.edition != "pocket":
-        raise InterloomError(
-            f"prompts.edition = {settings.prompts.edition!r}: this version writes pocket prompts"
-        )
+    options = settings.prompts
     lost: Counter[str] = Counter()
-    count = settings.prompts.count
-    made = drafts(pocket_prompts.SHARES, count, settings.seed, on_evaluation_side, lost)
-    missing = sorted(set(MAIN_CATEGORIES) - {draft.category for draft in made})
-    if missing and count >= 100:
+    tally = Tally()
+    yields: list[Yield] = []
+    facts = {"format": "prompts/1", "seed": settings.seed, "edition": options.edition}
+    made: Iterable[Draft]
+    if options.edition == "pocket":
+        made = drafts(pocket_prompts.SHARES, options.count, settings.seed, on_evaluation_side, lost)
+    else:
+        made = _from_taxonomy(settings, stage, yields, lost)
+    with stage.progress(options.count, "writing requests") as bar:
+
+        def counted() -> Iterator[Draft]:
+            for draft in tally.counted(made):
+                bar.advance()
+                yield draft
+
+        store.write_table(stage.out("prompts"), rows(counted()), prompt_schema(), facts)
+    missing = sorted(set(MAIN_CATEGORIES) - set(tally.categories))
+    if missing and options.count >= 100:
         raise InterloomError(f"prompts: no request of {', '.join(missing)}")
-    facts = {"format": "prompts/1", "seed": settings.seed, "edition": "pocket"}
-    store.write_table(stage.out("prompts"), rows(made), prompt_schema(), facts)
-    came = len(made) + sum(lost.values())
-    numbers: dict[str, float | int | str] = {
-        f"category.{name}": n for name, n in sorted(Counter(d.category for d in made).items())
-    }
-    numbers |= {f"kind.{n}": c for n, c in sorted(Counter(d.kind for d in made).items())}
-    numbers |= {
-        "subcategories": len({(d.category, d.subcategory) for d in made}),
-        "templates": len({d.template for d in made}),
-    }
-    yields = [Yield("drafts", came, len(made), dict(lost))]
-    write_metrics(stage.out("metrics"), yields, numbers)
+    yields.append(Yield("drafts", tally.count + sum(lost.values()), tally.count, dict(lost)))
+    write_metrics(stage.out("metrics"), yields, tally.numbers())
     write_csv(stage.out("yield"), "prompts", yields)
+    table = stage.work / "coverage.txt"
+    table.write_text(tally.coverage.table() + "\n", encoding="utf-8")
+    stage.artifact(table)
+
+
+def _from_taxonomy(
+    settings: Settings, stage: StageRun, yields: list[Yield], lost: Counter[str]
+) -> Iterator[Draft]:
+    """Drafts of the full taxonomy, its banks extended by the teacher if that is wanted."""
+    from interloom.construct import given_pictures, taxonomy, taxonomy_prompts
+
+    options = settings.prompts
+    full = taxonomy.load()
+    if options.expand:
+        full = _expanded(full, settings, stage, yields)
+    given = given_pictures.find(Path(options.pictures)) if options.pictures else []
+    if not given:
+        stage.log("prompts.pictures names no folder: all requests are text only")
+    return taxonomy_prompts.drafts(
+        full, options.count, settings.seed, lost, given, options.picture_share
+    )
+
+
+def _expanded(full: Taxonomy, settings: Settings, stage: StageRun, yields: list[Yield]) -> Taxonomy:
+    from interloom.construct import vocabulary
+
+    teacher = settings.teacher
+    if teacher.backend == "pocket":
+        raise InterloomError(
+            f"prompts.expand = {settings.prompts.expand}: teacher.backend = pocket knows no words "
+            "beyond its world; choose another teacher, or 0"
+        )
+    remotes = cast.remotes(settings.remote, stage)
+    chat = cast.chat(teacher.backend, teacher.model, teacher, remotes)
+    growth = vocabulary.grow(full, chat, settings.prompts.expand)
+    yields.append(Yield("vocabulary", growth.offered, growth.taken, dict(growth.left_out)))
+    stage.log(
+        f"{teacher.model} offered {growth.offered} entries for the banks, {growth.taken} were "
+        f"taken; {growth.unanswered} banks got no answer"
+    )
+    return growth.taxonomy
