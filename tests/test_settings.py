@@ -131,3 +131,11 @@ def test_changed_params_keep_comments_and_stay_good(tmp_path: Path) -> None:
         with pytest.raises(InterloomError):
             change_params(path, [wrong])
     assert path.read_text(encoding="utf-8") == after
+
+
+@pytest.mark.parametrize("path", ["params.yaml", "profiles/paper.yaml"])
+def test_dvc_can_read_the_params_files(path):
+    """DVC reads YAML 1.2, which is stricter than what reads the settings."""
+    from ruamel.yaml import YAML
+
+    assert YAML(typ="safe").load((ROOT / path).read_text())["profile"]

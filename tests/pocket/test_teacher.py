@@ -91,9 +91,9 @@ def test_reasoning_names_what_is_wrong_and_what_is_damaged():
     goal = understand("make the red sun at the top left green", SCENE).goal
     after = SCENE.with_cell(4, None)
     text = compare(SCENE, judge(render(after), goal))
-    assert "top left: red sun to red sun want green sun wrong" in text
-    assert "center: blue cup to nothing damaged" in text
-    assert "bottom left: nothing kept" in text
+    assert "top left: red sun to red sun same want green sun wrong" in text
+    assert "center: blue cup to nothing different damaged" in text
+    assert "bottom left: nothing to nothing same;" in text
 
 
 def test_imperfection_is_as_configured():

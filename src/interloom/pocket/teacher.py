@@ -184,31 +184,28 @@ def _name(sprite: Sprite | None) -> str:
 
 
 def compare(before: Scene | None, verdict: Verdict) -> str:
-    """Cell by cell: what was there, what is there now, and whether that is as wanted."""
+    """Cell by cell: what was there and is there now, whether that is the same, and if it should be.
+
+    A change that was asked for is ``done`` or ``wrong``; one that was not is ``damaged``.
+    """
     expected, reading = verdict.expected, verdict.reading
     start = before or Scene()
     lines = []
     for cell in range(CELLS):
         seen = reading.cells[cell]
-        was, wanted = start.cells[cell], expected.cells[cell]
         now = _name(seen.sprite) if seen.readable else "unclear"
-        asked = was != wanted
-        right = seen.readable and seen.sprite == wanted
-        if asked:
-            ending = f"want {_name(wanted)} {'done' if right else 'wrong'}"
-            lines.append(f"{POSITIONS[cell]}: {_name(was)} to {now} {ending}")
-        elif right:
-            lines.append(f"{POSITIONS[cell]}: {now} kept")
-        else:
-            lines.append(f"{POSITIONS[cell]}: {_name(was)} to {now} damaged")
-    sky = reading.background
-    asked = before is None or start.background != expected.background
-    if asked:
-        ending = "done" if sky == expected.background else "wrong"
-        lines.append(f"background: {sky} want {expected.background} {ending}")
-    else:
-        lines.append(f"background: {sky} {'kept' if sky == expected.background else 'damaged'}")
+        told = _told(_name(start.cells[cell]), now, _name(expected.cells[cell]))
+        lines.append(f"{POSITIONS[cell]}: {told}")
+    sky = before.background if before else "blank"
+    lines.append(f"background: {_told(sky, reading.background, expected.background)}")
     return "; ".join(lines)
+
+
+def _told(was: str, now: str, wanted: str) -> str:
+    seen = f"{was} to {now} {'same' if was == now else 'different'}"
+    if was != wanted:
+        return f"{seen} want {wanted} {'done' if now == wanted else 'wrong'}"
+    return seen if now == wanted else f"{seen} damaged"
 
 
 def refine(before: Scene | None, expected: Scene, style: str) -> str:
