@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from interloom import dvc_state
 from interloom.errors import InterloomError
 from interloom.progress import clock
 
@@ -138,6 +139,8 @@ def launch(
     # Prefect sends a SIGTERM on to us when its flow has ended by it: then our server ends too.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     began = time.monotonic()
+    for line in dvc_state.repair(root):
+        print(line)
     if not force and profile is None and _up_to_date(root, from_stage, only):
         print("Everything is up to date: DVC found no stage to run.")
         return 0

@@ -172,6 +172,15 @@ def lifecycle(
 
 
 @app.command()
+def repair() -> None:
+    """Make DVC usable again after a kill that cut off its own files (dvc.lock, rwlock)."""
+    from interloom import dvc_state
+
+    done = dvc_state.repair(_enter_project())
+    typer.echo("\n".join(done) or "nothing to repair")
+
+
+@app.command()
 def cost(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a row.")] = False,
 ) -> None:

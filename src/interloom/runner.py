@@ -31,6 +31,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from interloom import dvc_state
 from interloom.atomic import declare_whole, finish, is_whole
 from interloom.backends.ledger import LEDGER
 from interloom.code import code_of
@@ -151,6 +152,7 @@ def run_stage(spec: StageSpec, settings: Settings, root: Path, *, track: bool = 
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
         work.mkdir(parents=True, exist_ok=True)
+        dvc_state.keep(root)
         recorder = None
         if track and settings.tracking.enabled:
             tags = {"interloom.profile": settings.profile, "interloom.key": key,
