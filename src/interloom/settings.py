@@ -173,6 +173,8 @@ class TrajectoriesSettings(Section):
     shard_rows: Count
     weak_share: Fraction
     """Share of the requests that the weak generator carries out."""
+    threads: Annotated[int, Field(ge=0, le=1024)]
+    """CPU threads; 0 leaves the choice to torch, and pictures then differ between machines."""
 
 
 class CriticDataSettings(Section):

@@ -85,6 +85,11 @@ def account(counts: Counter[str]) -> list[Yield]:
 def run(settings: Settings, stage: StageRun) -> None:
     """Body of the stage ``trajectories``."""
     options, models = settings.trajectories, settings.models
+    if options.threads:
+        # The last digits of a picture depend on the number of threads.
+        import torch
+
+        torch.set_num_threads(options.threads)
     requests = [store.request_from(row) for row in store.read_rows(stage.dep("prompts"))]
     weak = assign(requests, options.weak_share, settings.seed)
     cache = CallCache(stage.work / "calls.sqlite")
