@@ -86,7 +86,7 @@ def test_files_that_are_no_params(tmp_path: Path) -> None:
         (b"a: [", "not YAML"),
         (b"- 1", "expected sections"),
         (b"\xff\xfe\x00", "not UTF-8"),
-        (b"a: 1\nb: 2\na: 3", "key 'a' stands there twice, line 3"),
+        (b"a: 1\nb: 2\na: 3", 'found duplicate key "a" .*, line 3'),
     ]:
         (tmp_path / "params.yaml").write_bytes(content)
         with pytest.raises(InterloomError, match=said):
@@ -127,15 +127,27 @@ def test_changed_params_keep_comments_and_stay_good(tmp_path: Path) -> None:
     assert load_settings(path).models.generator.steps == 2
     assert before.splitlines()[0] in path.read_text(encoding="utf-8")
     after = path.read_text(encoding="utf-8")
-    for wrong in ("prompts.cuont=3", "prompts=3", "prompts.count", "prompts.count=x", "a.b.c=1"):
+    wrongs = ("prompts.cuont=3", "prompts=3", "prompts.count", "prompts.count=x", "a.b.c=1")
+    for wrong in (*wrongs, "prompts.count=["):
         with pytest.raises(InterloomError):
             change_params(path, [wrong])
     assert path.read_text(encoding="utf-8") == after
 
 
 @pytest.mark.parametrize("path", ["params.yaml", "profiles/paper.yaml"])
-def test_dvc_can_read_the_params_files(path):
-    """DVC reads YAML 1.2, which is stricter than what reads the settings."""
-    from ruamel.yaml import YAML
+def test_dvc_can_read_the_params_files(path: str, tmp_path: Path) -> None:
+    """DVC reads YAML 1.2, which is stricter than what reads the settings.
 
-    assert YAML(typ="safe").load((ROOT / path).read_text())["profile"]
+    Also what ``interloom params set`` and ``dvc exp run -S`` make of them.
+    """
+    from dvc.utils.serialize import load_yaml, modify_yaml
+
+    copy = tmp_path / "params.yaml"
+    copy.write_bytes((ROOT / path).read_bytes())
+    assert load_yaml(copy)["profile"]
+    change_params(copy, ["prompts.count=3", "remote.http.base_urls=['http://a:1', 'http://b:2']"])
+    assert load_yaml(copy)["remote"]["http"]["base_urls"] == ["http://a:1", "http://b:2"]
+    copy.write_bytes((ROOT / path).read_bytes())
+    with modify_yaml(copy) as content:
+        content["prompts"]["count"] = 3
+    assert load_yaml(copy)["prompts"]["count"] == load_settings(copy).prompts.count == 3

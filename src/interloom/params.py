@@ -11,52 +11,28 @@ from interloom.errors import InterloomError
 
 
 def read_params(path: str | Path) -> dict[str, Any]:
-    """The params file as plain values, unchecked but for being a YAML mapping."""
-    import yaml
+    """The params file as plain values, unchecked but for being a YAML mapping.
+
+    Read as DVC reads it (YAML 1.2): ``1e-5`` is a number; a key given twice is an error.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     path = Path(path)
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_loader())
+        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InterloomError(f"{path}: no such file; run from the project folder") from None
     except UnicodeDecodeError as error:
         raise InterloomError(f"{path}: not UTF-8 text ({error.reason})") from None
-    except yaml.YAMLError as error:
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "unknown"
+        raise InterloomError(f"{path}: not YAML: {error.problem}, line {line}") from None
+    except YAMLError as error:
         raise InterloomError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise InterloomError(f"{path}: expected sections (key: value), found {type(raw).__name__}")
     return raw
-
-
-def _loader() -> Any:
-    """YAML 1.2 as DVC reads it: ``1e-5`` is a number; a key given twice is an error."""
-    import re
-
-    import yaml
-
-    # PyYAML without its C part reads the same, ten times slower.
-    base: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-
-    class Loader(base):
-        pass
-
-    def mapping(loader: Any, node: Any) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = loader.construct_object(key_node, deep=True)
-            if key in seen:
-                line = key_node.start_mark.line + 1
-                raise yaml.YAMLError(f"key {key!r} stands there twice, line {line}")
-            seen.add(key)
-        return yaml.constructor.SafeConstructor.construct_mapping(loader, node, deep=True)
-
-    Loader.add_constructor("tag:yaml.org,2002:map", mapping)
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-        list("-+0123456789."),
-    )
-    return Loader
 
 
 def explain(problem: Any, root: type[BaseModel]) -> str:

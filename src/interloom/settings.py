@@ -402,9 +402,11 @@ def change_params(path: Path, changes: Sequence[str]) -> None:
     Raises ``InterloomError`` and changes nothing if a key is unknown or a value is not allowed.
     """
     from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     yaml = YAML()
     yaml.width = 1000
+    yaml.preserve_quotes = True
     content = yaml.load(path.read_text(encoding="utf-8"))
     for change in changes:
         key, sign, text = change.partition("=")
@@ -414,7 +416,11 @@ def change_params(path: Path, changes: Sequence[str]) -> None:
             place = place.get(section) if isinstance(place, dict) else None
         if not sign or not isinstance(place, dict) or name not in place:
             raise InterloomError(f"{change!r}: expected KEY=VALUE with a key of {path.name}")
-        place[name] = YAML(typ="safe").load(text)
+        try:
+            place[name] = YAML(typ="safe").load(text)
+        except YAMLError as error:
+            reason = str(error).splitlines()[0]
+            raise InterloomError(f"{change!r}: not a YAML value ({reason}); quote it") from None
     part = path.with_suffix(".part")
     with part.open("w", encoding="utf-8") as file:
         yaml.dump(content, file)
