@@ -243,6 +243,20 @@ class SftSettings(TrainerSettings):
     """Samples per optimiser step, over all devices."""
 
 
+class ReadinessSettings(Section):
+    """When RL may begin (``train/readiness.py``)."""
+
+    act: Literal["refuse", "warn", "off"]
+    """What to do about a policy that RL cannot improve."""
+    cases: Annotated[int, Field(ge=4)]
+    """Held-out cases that are sampled for it."""
+    min_accuracy: Fraction
+    min_format: Fraction
+    min_headroom: Fraction
+    """How many more faulty cases sampling has to repair than greedy answers do, as a share."""
+    max_zero_variance: Fraction
+
+
 class GrpoSettings(TrainerSettings):
     """GRPO of the critic with the dual reward."""
 
@@ -270,6 +284,7 @@ class GrpoSettings(TrainerSettings):
     reward_retries: Annotated[int, Field(ge=0, le=20)]
     """Repeats of a failed generator or judge call before its completion is left out."""
     use_vllm: bool
+    readiness: ReadinessSettings
 
 
 class EvaluateSettings(Section):
