@@ -170,8 +170,8 @@ SKILLS: Skills = {
     _where_is: 0.03,
     compare: 0.12,
     what_changed: 0.03,
-    check_list: 0.22,
-    same_or_different: 0.02,
+    check_list: 0.21,
+    same_or_different: 0.03,
     as_wanted: 0.03,
     _as_json: 0.02,
     _text_as_json: 0.04,
@@ -185,9 +185,9 @@ SKILLS: Skills = {
 """What is learned, and how often."""
 
 READING: Skills = {
-    same_or_different: 0.20,
-    as_wanted: 0.25,
-    _cell_by_cell: 0.20,
+    same_or_different: 0.35,
+    as_wanted: 0.20,
+    _cell_by_cell: 0.10,
     _one_by_one: 0.20,
     _text_as_json: 0.10,
     _rephrase: 0.05,

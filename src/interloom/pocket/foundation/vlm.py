@@ -38,7 +38,7 @@ from interloom.pocket.foundation.vlm_model import (
 from interloom.pocket.render import CELL_PIXELS, SIZE_PIXELS, render_array
 from interloom.pocket.scene import BACKGROUNDS, CELLS, COLOURS, GRID, KINDS
 
-SCHEDULE = Schedule(steps=8000, learning_rate=2e-3, flat=0.5, weight_decay=0.01, average=0.998)
+SCHEDULE = Schedule(steps=7000, learning_rate=2e-3, flat=0.5, weight_decay=0.01, average=0.998)
 BATCH = 12
 GROUP = 4
 """Batches that are drawn together and sorted by length, so that little of a batch is padding."""
