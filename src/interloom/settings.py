@@ -283,6 +283,9 @@ class GrpoSettings(TrainerSettings):
     """Which of the profile's generators executes the refined prompts."""
     reward_retries: Annotated[int, Field(ge=0, le=20)]
     """Repeats of a failed generator or judge call before its completion is left out."""
+    parts: Count
+    """Parts in which a step's rollouts are written: generator and judge work on one while the
+    policy writes the next. 1 for a generator on the policy's own device."""
     use_vllm: bool
     readiness: ReadinessSettings
 

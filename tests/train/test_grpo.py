@@ -53,6 +53,14 @@ def test_a_short_run_writes_a_model_metrics_and_samples(open_stage: Open, settin
     assert "<img" in (stage.work / "samples-00000.html").read_text()
 
 
+def test_rollouts_in_parts_are_rewarded_once_and_train(open_stage: Open, settings: Make):
+    stage, generator = open_stage("grpo-critic"), Executor()
+    fit(stage, small(settings, batch_size=4, micro_batch_size=8, parts=2), generator)
+    curve = stage.out("curve").read_text()
+    for name in ("reward/wait_share", "reward/format", "completions/mean_length"):
+        assert f",train,{name}," in curve, name
+
+
 def test_a_repeated_run_ends_the_same(open_stage: Open, settings: Make):
     first = open_stage("grpo-critic")
     metrics = fit(first, small(settings, learning_rate=1e-2), Executor())

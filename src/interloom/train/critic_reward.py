@@ -70,9 +70,12 @@ class CriticReward:
         self.weights = Weights(
             format=settings.format_weight, alpha=settings.alpha, semantic=settings.semantic_share
         )
+        self._ended: float | None = None
 
-    def execute(self, completions: Sequence[str], cases: Sequence[Case]) -> list[After]:
-        """Scores of the images that the refined prompts give, in one batch."""
+    def _refinements(
+        self, completions: Sequence[str], cases: Sequence[Case]
+    ) -> tuple[list[int], list[Refinement]]:
+        """What has to be executed, and for which places of the batch."""
         answers = [read_answer(completion) for completion in completions]
         wanted = [i for i, case in enumerate(cases) if not case.success and answers[i] is not None]
         refinements = []
@@ -82,6 +85,15 @@ class CriticReward:
             # An empty refined prompt means: the same again.
             refined = answer.refine_prompt.strip() or case.used_prompt
             refinements.append(Refinement(case.before, case.prompt, refined, case.seed))
+        return wanted, refinements
+
+    def begin(self, completions: Sequence[str], cases: Sequence[Case]) -> None:
+        """Generator and judge start on a part of the batch while the policy still writes."""
+        self.refiner.begin(self._refinements(completions, cases)[1])
+
+    def execute(self, completions: Sequence[str], cases: Sequence[Case]) -> list[After]:
+        """Scores of the images that the refined prompts give, in one batch."""
+        wanted, refinements = self._refinements(completions, cases)
         after: list[After] = ["no image" if case.success else "unreadable" for case in cases]
         for i, result in zip(wanted, self.refiner.execute(refinements), strict=True):
             after[i] = result.score if isinstance(result, Executed) else result
@@ -109,7 +121,11 @@ class CriticReward:
         after = self.execute(completions, cases)
         rewards = self.compose(completions, cases, after)
         if log_metric is not None:
-            log_metric("reward/wait_seconds", time.monotonic() - started)
+            waited = time.monotonic() - started
+            log_metric("reward/wait_seconds", waited)
+            if self._ended is not None:
+                log_metric("reward/wait_share", waited / (time.monotonic() - self._ended))
+            self._ended = time.monotonic()
             log_metric("reward/images", float(self.refiner.images_made - made))
             for name, value in reward_metrics(
                 completions, cases, after, rewards, self.settings.group_size

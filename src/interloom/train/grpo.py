@@ -13,7 +13,6 @@ from typing import Any
 
 from datasets import Dataset
 from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from interloom import cast, dialogue
 from interloom.backends.transformers import ChatModel, image_tokens, load_model, load_processor
@@ -33,6 +32,7 @@ from interloom.train.data import (
 from interloom.train.measure import critic_figures, mean
 from interloom.train.refinement import Refiner
 from interloom.train.rewards import After
+from interloom.train.rollouts import PartwiseGRPOTrainer
 from interloom.train.samples import Sample, write_samples
 from interloom.train.sft_critic import case_of, request_of
 from interloom.train.watch import Metrics, Watch, last_checkpoint
@@ -135,7 +135,9 @@ def fit(
         texts = [turns[0]["content"] for turns in completions]
         return reward(texts, [cases[name] for name in id], log_metric)
 
-    trainer = GRPOTrainer(
+    trainer = PartwiseGRPOTrainer(
+        parts=options.parts,
+        on_rollouts=lambda names, texts: reward.begin(texts, [cases[name] for name in names]),
         model=model,
         reward_funcs=total,
         args=grpo_config(options, models, stage, seed, image_tokens(model)),
