@@ -243,6 +243,14 @@ class SftSettings(TrainerSettings):
     """Samples per optimiser step, over all devices."""
 
 
+class PlannerSftSettings(SftSettings):
+    """Supervised fine-tuning of the planner."""
+
+    with_critic_rows: Annotated[int, Field(ge=0, le=1000)]
+    """How often the critic's rows stand among the samples: 0 makes a planner, more the ablation in
+    which one agent does both jobs (system ``one-agent``)."""
+
+
 class ReadinessSettings(Section):
     """When RL may begin (``train/readiness.py``)."""
 
@@ -290,14 +298,17 @@ class GrpoSettings(TrainerSettings):
     readiness: ReadinessSettings
 
 
+SystemName = Literal[
+    "generator", "zero-shot", "planner-sft", "one-agent", "full-sft", "full-rl", "oracle"
+]
+"""The systems that are compared (``benchmarks/systems.py``)."""
+
+
 class EvaluateSettings(Section):
     """Which systems on which benchmarks."""
 
     benchmarks: Annotated[list[Literal["ueval", "wise", "rise"]], Field(min_length=1)]
-    systems: Annotated[
-        list[Literal["generator", "zero-shot", "planner-sft", "full-sft", "full-rl", "oracle"]],
-        Field(min_length=1),
-    ]
+    systems: Annotated[list[SystemName], Field(min_length=1)]
     """In this order; differences between neighbours are reported."""
     generator: GeneratorName
     """Which of the profile's generators all systems share, and the registered pipeline uses."""
@@ -362,7 +373,7 @@ class Settings(Section):
     critic_data: CriticDataSettings
     planner_data: PlannerDataSettings
     validation: ValidationSettings
-    sft_planner: SftSettings
+    sft_planner: PlannerSftSettings
     sft_critic: SftSettings
     grpo_critic: GrpoSettings
     evaluate: EvaluateSettings

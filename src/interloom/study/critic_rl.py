@@ -8,7 +8,7 @@ cache, so that they differ in what their name says and in nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +30,13 @@ VARIANTS = (
     FULL,
     Variant("no-step-reward", ("grpo_critic.alpha=1",)),
     Variant("no-accuracy-reward", ("grpo_critic.alpha=0",)),
-    Variant("t-max-1", ("evaluate.max_attempts=1",)),
-    Variant("t-max-3", ("evaluate.max_attempts=3",)),
+    Variant("t-max-1", ("evaluate.max_attempts=1",), critic=None),
+    Variant("t-max-3", ("evaluate.max_attempts=3",), critic=None),
     Variant("unfiltered", ("critic_data.filter=false", "critic_data.balance=false")),
+    # As many passes over the critic's rows as the critic's own training makes.
+    Variant(
+        "one-agent", ("sft_planner.with_critic_rows=8",), "one-agent", "full-sft", "planner-sft"
+    ),
 )
 BENCHMARKS = ("ueval", "wise", "rise")
 SYSTEMS = ("generator", "zero-shot", "planner-sft", "full-sft", "full-rl", "oracle")
@@ -55,7 +59,7 @@ class Plan:
 
 def changes(plan: Plan, variant: Variant, seed: int, tracking: str) -> tuple[str, ...]:
     """All that a variant's params differ in from the project's."""
-    systems = SYSTEMS if variant == FULL else ("full-rl",)
+    systems = SYSTEMS if variant == FULL else (variant.system,)
     benchmarks = BENCHMARKS if variant == FULL else ("ueval",)
     sections = ("trajectories", "sft_planner", "sft_critic", "grpo_critic", "evaluate")
     return (
@@ -78,7 +82,7 @@ def train(root: Path, out: Path, plan: Plan, said: Callable[[str], None]) -> Non
     def one(variant: Variant, seed: int) -> None:
         folder = folder_of(out, variant, seed)
         prepare(root, folder, changes(plan, variant, seed, tracking), out / "cache")
-        reproduce(folder, variant.target, folder / "repro.log")
+        reproduce(folder, "evaluate", folder / "repro.log")
         said(f"{folder.name}: done")
 
     with ThreadPoolExecutor(plan.jobs) as pool:
@@ -124,10 +128,10 @@ def critic_folders(out: Path, plan: Plan, seed: int) -> dict[str, Path]:
     """The critics of a seed by name: ``sft``, ``rl`` and those of the variants."""
     models = Path("outputs/models")
     full = folder_of(out, FULL, seed)
-    found = {"sft": full / models / "critic-sft", "rl": full / models / "critic-rl"}
+    found = {name: full / models / f"critic-{name}" for name in ("sft", "rl")}
     for variant in plan.variants:
-        if variant.changes and not variant.name.startswith("t-max"):
-            found[variant.name] = folder_of(out, variant, seed) / models / "critic-rl"
+        if variant != FULL and variant.critic:
+            found[variant.name] = folder_of(out, variant, seed) / models / variant.critic
     return found
 
 
@@ -175,24 +179,17 @@ def results(
     for variant in plan.variants:
         if variant == FULL:
             continue
+        ours = benchmark("ueval", variant.against)
+        theirs = benchmark("ueval", variant.system, variant)
         found.setdefault("ueval: without a part", []).append(
-            compared(
-                "full",
-                benchmark("ueval", "full-rl"),
-                variant.name,
-                benchmark("ueval", "full-rl", variant),
-            )
+            compared(variant.against, ours, variant.name, theirs)
         )
-        if not variant.name.startswith("t-max"):
+        if variant.critic:
+            other = variant.against.removeprefix("full-")
             for question, measure in (("repaired", "fix"), ("judgment accuracy", "judgment")):
                 found.setdefault(f"{question}: without a part", []).append(
                     compared(
-                        "rl", critic("rl", measure), variant.name, critic(variant.name, measure)
+                        other, critic(other, measure), variant.name, critic(variant.name, measure)
                     )
                 )
     return found
-
-
-def means(scores: Scores) -> Sequence[float]:
-    """Mean of each seed."""
-    return [sum(items.values()) / len(items) for items in scores.values()]

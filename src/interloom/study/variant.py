@@ -23,11 +23,14 @@ SHARED = ("data", "src")
 
 @dataclass(frozen=True)
 class Variant:
-    """``changes`` are those of ``interloom params set``; ``target`` is the last stage to run."""
+    """``changes`` are those of ``interloom params set``. Its ``system`` is compared with the full
+    training's ``against``, and its ``critic`` with that system's (none: it is the same one)."""
 
     name: str
     changes: tuple[str, ...] = ()
-    target: str = "evaluate"
+    system: str = "full-rl"
+    against: str = "full-rl"
+    critic: str | None = "critic-rl"
 
 
 def prepare(root: Path, folder: Path, changes: tuple[str, ...], cache: Path) -> None:
