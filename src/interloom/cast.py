@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from interloom.construct.cache import CachedGenerator, CachedJudge, CachedTeacher, CallCache
+from interloom.cache import CachedGenerator, CachedJudge, CachedTeacher, CallCache
 from interloom.roles import Generator, Judge, Teacher
 
 if TYPE_CHECKING:

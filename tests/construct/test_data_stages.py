@@ -88,7 +88,7 @@ def test_killed_trajectories_resume_with_what_is_known(
     from pocket_renderer import RenderGenerator
 
     from interloom import cast
-    from interloom.construct.cache import CachedGenerator
+    from interloom.cache import CachedGenerator
 
     project = new_project(tmp_path)
     (tmp_path / "outputs").mkdir()

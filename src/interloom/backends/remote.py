@@ -32,7 +32,7 @@ from tenacity import (
 from interloom.backends.calls import Answer, Call, Refused, Reply, Unanswered, Unusable
 from interloom.backends.lanes import Lane, lanes_of, retry_after
 from interloom.backends.ledger import NOTHING, Ledger, Usage
-from interloom.construct.cache import CallCache
+from interloom.cache import CallCache
 from interloom.errors import InterloomError
 from interloom.records import Failure
 

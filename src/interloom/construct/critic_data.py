@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from interloom import cast, dialogue, images
+from interloom.cache import CallCache
 from interloom.construct import store
-from interloom.construct.cache import CallCache
 from interloom.construct.selection import (
     ScoredStep,
     Thresholds,

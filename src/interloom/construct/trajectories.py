@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from interloom import cast, loop
+from interloom.cache import CallCache
 from interloom.construct import store
-from interloom.construct.cache import CallCache
 from interloom.construct.yields import Yield, write_csv, write_metrics
 from interloom.errors import InterloomError
 from interloom.records import Request, Trajectory

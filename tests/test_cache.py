@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from interloom.construct.cache import CachedCritic, CachedGenerator, CallCache, call_key
+from interloom.cache import CachedCritic, CachedGenerator, CallCache, call_key
 from interloom.records import Critique, Failure, Request
 from interloom.roles import CritiqueCase, GenerationJob
 
