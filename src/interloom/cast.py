@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from interloom.backends.remote import Remote, RemoteName, Remotes
     from interloom.backends.remote_roles import RemoteChat
     from interloom.runner import StageRun
-    from interloom.settings import GeneratorSettings, RemotesSettings, TeacherSettings
+    from interloom.settings import (
+        GeneratorSettings,
+        PromptsSettings,
+        RemotesSettings,
+        TeacherSettings,
+    )
 
 
 def remotes(settings: RemotesSettings, stage: StageRun) -> Remotes:
@@ -129,12 +134,14 @@ def _opened(backend: RemoteName, remotes: Remotes | None) -> Remote:
     return remotes.open(backend)
 
 
-def held_out() -> Callable[[str, bytes | None], bool]:
+def held_out(settings: PromptsSettings) -> Callable[[str, bytes | None], bool]:
     """Whether a prompt, said of a picture or of none, belongs to the benchmarks' side.
 
-    Only the pocket world can tell by content alone; its texts are no others' prompts, so asking it
-    about them does no harm.
+    Only the pocket world can tell by content alone. Its texts are no others' prompts, and reading
+    any picture as a scene takes a fifth of a second: it is asked about its own requests only.
     """
+    if settings.edition != "pocket":
+        return lambda prompt, before: False
     from interloom.backends.pocket import on_evaluation_side
 
     return on_evaluation_side
