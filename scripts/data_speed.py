@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from interloom import images, loop
-from interloom.construct import critic_data, store, trajectories
+from interloom.construct import critic_data, parts, store
 from interloom.records import Critique, Failure, Plan, Request, Score, Step, Trajectory
 from interloom.roles import CritiqueCase, GenerationJob, JudgeCase
 from interloom.seeding import derive_seed
@@ -113,8 +113,8 @@ def carry_out(roles: Roles, steps: int, folder: Path) -> None:
         stream = loop.stream(
             requests, roles, roles, roles, max_attempts=5, seed=7, slots=256, retries=1
         )
-        for trajectory in trajectories.in_order(stream):
-            trajectories.tally(trajectory, counts)
+        for trajectory in parts.in_order(stream):
+            parts.count(trajectory, counts)
             yield trajectory
 
     watch = Watch()

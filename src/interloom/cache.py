@@ -49,14 +49,18 @@ def call_key(role: str, model: str, item: BaseModel) -> bytes:
 
 
 class CallCache:
-    """Answers by key. ``calls`` and ``hits`` count what was asked and what was known."""
+    """Answers by key. ``calls`` and ``hits`` count what was asked and what was known.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        shared: whether processes on other machines use the file at the same time.
+    """
+
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Remote answers come in on another thread than the one that opens the file.
-        self._db = sqlite3.connect(path, check_same_thread=False)
+        self._db = sqlite3.connect(path, timeout=60, check_same_thread=False)
         # A power cut may lose the last batches, never the file; a killed process loses nothing.
-        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute(f"PRAGMA journal_mode={'TRUNCATE' if shared else 'WAL'}")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.execute("CREATE TABLE IF NOT EXISTS calls (key BLOB PRIMARY KEY, answer BLOB)")
         self.calls = 0

@@ -7,7 +7,8 @@ ones keep their own answers (``remotes``); local ones answer through ``cache`` i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from interloom.cache import CachedGenerator, CachedJudge, CachedTeacher, CallCache
 from interloom.roles import Generator, Judge, Teacher
@@ -15,7 +16,6 @@ from interloom.roles import Generator, Judge, Teacher
 if TYPE_CHECKING:
     from interloom.backends.remote import Remote, RemoteName, Remotes
     from interloom.backends.remote_roles import RemoteChat
-    from interloom.runner import StageRun
     from interloom.settings import (
         GeneratorSettings,
         PromptsSettings,
@@ -24,7 +24,25 @@ if TYPE_CHECKING:
     )
 
 
-def remotes(settings: RemotesSettings, stage: StageRun) -> Remotes:
+def is_remote(backend: str) -> bool:
+    """Whether calls to a backend leave this machine's own models; many may be in flight."""
+    return backend in ("gemini", "openai", "http")
+
+
+class Keeper(Protocol):
+    """Where a run keeps what remote calls cost and answered; ``StageRun`` is one."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def ledger(self) -> Path: ...
+
+    @property
+    def cache(self) -> Path: ...
+
+
+def remotes(settings: RemotesSettings, stage: Keeper) -> Remotes:
     """The remote backends of a stage; their answers outlive it, and changed params too."""
     from interloom.backends.remote import Remotes
 

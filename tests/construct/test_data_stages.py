@@ -26,7 +26,7 @@ def metrics(project: Project, name: str) -> dict:
 
 def test_every_stage_leaves_its_products(data_project: Project):
     assert len(rows(data_project, "outputs/prompts.parquet")) == 60
-    assert len(list(data_project["outputs/trajectories"].iterdir())) == 3
+    assert len(list(data_project["outputs/trajectories"].iterdir())) == 4, "two of each generator"
     result = json.loads(data_project["outputs/validation/result.json"].read_text())
     assert result["success"] and set(result["suites"]) == {
         "files", "prompts", "trajectories", "critic-sft", "critic-rl", "critic-corpus",

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 METADATA_KEY = b"interloom"
+BATCH = 64
+"""Rows that are read at a time."""
+TRAJECTORIES = 32
+"""Trajectories in a row group: with pictures of a megapixel, a gigabyte."""
 STEP_FIELDS = ("step_number", "step_name", "instruction", "prompt", "auxiliary_text")
 
 
@@ -241,7 +245,7 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict
     for file in files:
         try:
             with pq.ParquetFile(file) as parquet:
-                for batch in parquet.iter_batches(256, columns=columns):
+                for batch in parquet.iter_batches(BATCH, columns=columns):
                     yield from batch.to_pylist()
         except pa.ArrowInvalid as error:
             raise InterloomError(f"{file}: not a sound Parquet file ({error})") from error
@@ -256,18 +260,27 @@ def about(path: Path) -> dict[str, Any]:
 
 
 def write_shards(
-    trajectories: Iterable[Trajectory], folder: Path, *, shard_rows: int, about: Mapping[str, Any]
+    trajectories: Iterable[Trajectory],
+    folder: Path,
+    *,
+    shard_rows: int,
+    about: Mapping[str, Any],
+    number: int = 0,
 ) -> int:
-    """Write ``part-00000.parquet`` …, ``shard_rows`` trajectories each; returns their number."""
+    """Write ``part-00000.parquet`` …, ``shard_rows`` trajectories each; returns their number.
+
+    Args:
+        number: of the first shard, where other parts are before these.
+    """
     waiting = iter(trajectories)
     folder.mkdir(parents=True, exist_ok=True)
     schema = trajectory_schema()
-    total = number = 0
+    total = 0
     while group := list(islice(waiting, shard_rows)):
         rows = (trajectory_row(trajectory) for trajectory in group)
-        facts = {**about, "shard": number, "first": total, "rows": len(group)}
+        facts = {**about, "shard": number, "rows": len(group)}
         path = folder / f"part-{number:05d}.parquet"
-        total += write_table(path, rows, schema, facts, group_rows=128)
+        total += write_table(path, rows, schema, facts, group_rows=TRAJECTORIES)
         number += 1
     return total
 
