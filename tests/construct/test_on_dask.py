@@ -22,6 +22,7 @@ def project(root: Path, server: ModelServer, runner: str) -> Project:
     return Project(root, settings.model_copy(update={"trajectories": options}))
 
 
+@pytest.mark.slow
 def test_two_workers_make_what_one_process_makes(
     tmp_path: Path, prefect_server_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ):

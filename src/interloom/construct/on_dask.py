@@ -62,15 +62,16 @@ def carry_out(
         from distributed import Client, LocalCluster
     except ModuleNotFoundError:
         raise InterloomError(
-            f"trajectories.runner = {runner}: Dask is not installed: `pip install -c constraints.txt -e '.[dask]'`"
+            f"trajectories.runner = {runner}: Dask is not installed; "
+            "run `pip install -c constraints.txt prefect-dask`"
         ) from None
 
     if runner.startswith("dask:"):
         workers = int(runner.removeprefix("dask:"))
         # Dask would end workers at its own idea of their share of the memory.
-        with LocalCluster(
-            n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address=None
-        ) as cluster:
+        options: Any = {"memory_limit": 0, "dashboard_address": None}
+        cluster: Any
+        with LocalCluster(n_workers=workers, threads_per_worker=1, **options) as cluster:
             yield from _submit(cluster.scheduler_address, settings, places, prompts, work, count)
         return
     try:
@@ -92,9 +93,11 @@ def _submit(
         workers = max(1, len(client.scheduler_info()["workers"]))
     mine: Any = settings.model_copy(update={"remote": share_of(settings.remote, workers)})
     job = pickle.dumps((mine, places, prompts, work))
-    one = task(do_part, name="trajectories-part", cache_policy=NO_CACHE, persist_result=False)
+    runner: Any = DaskTaskRunner(address=address)
+    # Results are small and wanted here alone.
+    one = task(name="trajectories-part", cache_policy=NO_CACHE, persist_result=False)(do_part)
 
-    @flow(name="trajectories", task_runner=DaskTaskRunner(address=address), persist_result=False)
+    @flow(name="trajectories", task_runner=runner, persist_result=False)
     def all_of_them() -> Iterator[tuple[int, Tally]]:
         waiting = [one.submit(job, number) for number in range(count)]
         for future in waiting:
