@@ -44,6 +44,7 @@ from interloom.stages import StageSpec, upstream
 from interloom.tracking import (
     DataFile,
     Recorder,
+    Span,
     Status,
     enclosing_dvc,
     lifecycle_owner,
@@ -120,6 +121,11 @@ class StageRun:
         """A file or folder for the MLflow run, copied as it is now."""
         if self._recorder is not None:
             self._recorder.artifact(path, folder)
+
+    def trace(self, span: Span, tags: Mapping[str, str]) -> None:
+        """A tree of spans for the MLflow run's traces."""
+        if self._recorder is not None:
+            self._recorder.trace(span, tags)
 
     def log(self, text: str) -> None:
         """A line for the terminal, the Prefect log and the MLflow run."""

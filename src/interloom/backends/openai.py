@@ -6,7 +6,6 @@ from OpenAI in details that a client library hides or refuses.
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import httpx
@@ -103,10 +102,6 @@ def _error(response: httpx.Response) -> tuple[str, str]:
         return "", response.text
 
 
-def _data_url(picture: bytes) -> str:
-    return f"data:{images.mime_type(picture)};base64,{base64.b64encode(picture).decode()}"
-
-
 class OpenAIChat(RemoteChat):
     """A chat model that sees images, held to a JSON schema (GPT, or Qwen3-VL on vLLM)."""
 
@@ -118,7 +113,10 @@ class OpenAIChat(RemoteChat):
                 "content": [
                     part
                     if part["type"] == "text"
-                    else {"type": "image_url", "image_url": {"url": _data_url(next(pictures))}}
+                    else {
+                        "type": "image_url",
+                        "image_url": {"url": images.data_url(next(pictures))},
+                    }
                     for part in message["content"]
                 ]
             }

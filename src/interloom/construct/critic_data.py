@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from interloom import cast, dialogue, images
 from interloom.cache import CallCache
-from interloom.construct import store
+from interloom.construct import gallery, store
 from interloom.construct.selection import (
     ScoredStep,
     Thresholds,
@@ -318,3 +318,7 @@ def run(settings: Settings, stage: StageRun) -> None:
     numbers |= {"attempts": len(scored.rows), "judge_failures": scored.failures}
     write_metrics(stage.out("metrics"), yields, numbers)
     write_csv(stage.out("yield"), "critic-data", yields)
+    if settings.trajectories.shown:
+        ids = gallery.choose(source, settings.trajectories.shown, settings.seed)
+        page, title = stage.work / "scored.html", f"{len(ids)} trajectories with their scores"
+        stage.artifact(gallery.write(source, page, ids, title, out / "scores.parquet"), "gallery")

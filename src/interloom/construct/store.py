@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -288,3 +288,14 @@ def write_shards(
 def read_trajectories(folder: Path) -> Iterator[Trajectory]:
     """All trajectories of a folder of shards, in the order of the requests."""
     return (trajectory_from(row) for row in read_rows(folder))
+
+
+def read_chosen(folder: Path, ids: Collection[str]) -> Iterator[Trajectory]:
+    """The trajectories of these requests, in order; pictures of others are not read."""
+    import pyarrow.dataset as ds
+
+    chosen = ds.field("id").isin(list(ids))
+    rows = ds.dataset(folder, format="parquet").to_batches(
+        filter=chosen, batch_size=BATCH, batch_readahead=1, fragment_readahead=1
+    )
+    return (trajectory_from(row) for batch in rows for row in batch.to_pylist())

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interloom.construct import store
-from interloom.construct.parts import Part, Places, Tally, carry_out
+from interloom.construct import gallery, spans, store
+from interloom.construct.parts import Part, Places, Tally, Times, carry_out
 from interloom.construct.yields import Yield, write_csv, write_metrics
 from interloom.errors import InterloomError
 from interloom.records import Request
@@ -97,3 +97,16 @@ def run(settings: Settings, stage: StageRun) -> None:
     numbers: dict[str, float | int | str] = {name: counts[name] for name in names}
     write_metrics(stage.out("metrics"), account(counts), numbers)
     write_csv(stage.out("yield"), "trajectories", account(counts))
+    show(shards, tally.times, settings, stage)
+
+
+def show(shards: Path, times: Times, settings: Settings, stage: StageRun) -> None:
+    """Trajectories of all categories and outcomes for MLflow: a page, and a trace of each."""
+    if not settings.trajectories.shown:
+        return
+    ids = gallery.choose(shards, settings.trajectories.shown, settings.seed)
+    page = stage.work / "trajectories.html"
+    stage.artifact(gallery.write(shards, page, ids, f"{len(ids)} trajectories"), "gallery")
+    for trajectory in store.read_chosen(shards, ids):
+        span = spans.trace_of(trajectory, times[trajectory.request.id])
+        stage.trace(span, spans.tags_of(trajectory))
