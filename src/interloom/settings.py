@@ -205,6 +205,9 @@ class PlannerDataSettings(Section):
     """Self-synthesised planner data: plans truncated at a random step."""
 
     samples_per_trajectory: Count
+    interleaved: str
+    """File of an open data set in CoMM's form, its pictures in ``images`` beside it; empty for
+    none. The stage looks at its name alone: what changed needs another name."""
 
 
 class ValidationSettings(Section):

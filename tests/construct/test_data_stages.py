@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from data_project import DATA_STAGES, Project, new_project, play_generators
@@ -34,6 +35,15 @@ def test_every_stage_leaves_its_products(data_project: Project):
     }  # fmt: skip
     docs = data_project["outputs/validation/data-docs"]
     assert "critic-sft" in (docs / "index.html").read_text()
+
+
+def test_the_account_is_a_drawing_too(data_project: Project):
+    for name in ("prompts", "trajectories", "critic-data", "planner-data"):
+        drawing = ElementTree.parse(data_project[f"plots/{name}.svg"]).getroot()
+        words = " ".join(drawing.itertext())
+        numbers = metrics(data_project, name)
+        steps = [key.removesuffix(".came") for key in numbers if key.endswith(".came")]
+        assert steps and all(f"{step}: {numbers[f'{step}.came']}" in words for step in steps)
 
 
 def test_trajectories_come_from_two_generators(data_project: Project):

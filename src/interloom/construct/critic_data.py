@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from interloom import cast, dialogue, images
 from interloom.cache import CallCache
-from interloom.construct import gallery, store
+from interloom.construct import accounts, gallery, store
 from interloom.construct.selection import (
     ScoredStep,
     Thresholds,
@@ -24,7 +24,7 @@ from interloom.construct.selection import (
     split_by_variance,
     step_loss,
 )
-from interloom.construct.yields import Yield, write_csv, write_metrics
+from interloom.construct.yields import Yield
 from interloom.dialogue import Conversation, Style
 from interloom.errors import InterloomError
 from interloom.records import Critique, Failure, Score, Trajectory
@@ -316,8 +316,7 @@ def run(settings: Settings, stage: StageRun) -> None:
     every = fates(scored, steps, chosen, limits_of(options))
     store.write_table(out / "scores.parquet", every, fate_schema(), facts)
     numbers |= {"attempts": len(scored.rows), "judge_failures": scored.failures}
-    write_metrics(stage.out("metrics"), yields, numbers)
-    write_csv(stage.out("yield"), "critic-data", yields)
+    accounts.write(stage, yields, numbers)
     if settings.trajectories.shown:
         ids = gallery.choose(source, settings.trajectories.shown, settings.seed)
         page, title = stage.work / "scored.html", f"{len(ids)} trajectories with their scores"

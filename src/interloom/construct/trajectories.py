@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interloom.construct import gallery, spans, store
+from interloom.construct import accounts, gallery, spans, store
 from interloom.construct.parts import Part, Places, Tally, Times, carry_out
-from interloom.construct.yields import Yield, write_csv, write_metrics
+from interloom.construct.yields import Yield
 from interloom.errors import InterloomError
 from interloom.records import Request
 from interloom.seeding import derive_seed
@@ -95,8 +95,7 @@ def run(settings: Settings, stage: StageRun) -> None:
         raise InterloomError(f"trajectories: every request failed: {dict(counts)}")
     names = ("attempts", "images", "failed_calls", "steps.passed-at-once", "calls", "calls_known")
     numbers: dict[str, float | int | str] = {name: counts[name] for name in names}
-    write_metrics(stage.out("metrics"), account(counts), numbers)
-    write_csv(stage.out("yield"), "trajectories", account(counts))
+    accounts.write(stage, account(counts), numbers)
     show(shards, tally.times, settings, stage)
 
 
