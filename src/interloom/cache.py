@@ -31,6 +31,8 @@ from interloom.roles import (
     Teacher,
 )
 
+CACHE = ".interloom/cache"
+"""Where a project keeps remote answers, a folder for each stage; they outlive changed params."""
 Answer = TypeVar("Answer")
 Item = TypeVar("Item", bound=Record)
 
@@ -68,6 +70,10 @@ class CallCache:
 
     def close(self) -> None:
         self._db.close()
+
+    def count(self) -> int:
+        """Answers that are kept."""
+        return self._db.execute("SELECT COUNT(*) FROM calls").fetchone()[0]
 
     def get(self, key: bytes) -> bytes | None:
         """The answer, if it is known."""
@@ -112,6 +118,17 @@ class CallCache:
                     ],
                 )
         return [answers[place] for place in range(len(keys))]
+
+
+def kept_answers(root: Path) -> tuple[int, int]:
+    """How many remote answers a project keeps, and their bytes on disk."""
+    count = size = 0
+    for path in (root / CACHE).glob("*/answers.sqlite"):
+        cache = CallCache(path, shared=True)
+        count += cache.count()
+        cache.close()
+        size += path.stat().st_size
+    return count, size
 
 
 def _to_json(answer: BaseModel) -> bytes:

@@ -34,6 +34,7 @@ from typing import Any
 from interloom import dvc_state
 from interloom.atomic import declare_whole, finish, is_whole
 from interloom.backends.ledger import LEDGER
+from interloom.cache import CACHE
 from interloom.code import code_of
 from interloom.digests import digest
 from interloom.errors import InterloomError
@@ -77,7 +78,7 @@ class StageRun:
         What is kept here must be found by its whole question (model, messages, settings), as
         nothing else tells old answers from new ones.
         """
-        folder = self._root / ".interloom" / "cache" / self.name
+        folder = self._root / CACHE / self.name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
