@@ -14,6 +14,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -71,10 +72,6 @@ class CallCache:
     def close(self) -> None:
         self._db.close()
 
-    def count(self) -> int:
-        """Answers that are kept."""
-        return self._db.execute("SELECT COUNT(*) FROM calls").fetchone()[0]
-
     def get(self, key: bytes) -> bytes | None:
         """The answer, if it is known."""
         found = self._db.execute("SELECT answer FROM calls WHERE key = ?", (key,)).fetchone()
@@ -124,9 +121,9 @@ def kept_answers(root: Path) -> tuple[int, int]:
     """How many remote answers a project keeps, and their bytes on disk."""
     count = size = 0
     for path in (root / CACHE).glob("*/answers.sqlite"):
-        cache = CallCache(path, shared=True)
-        count += cache.count()
-        cache.close()
+        # To look must not hinder those that write.
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as answers:
+            count += answers.execute("SELECT COUNT(*) FROM calls").fetchone()[0]
         size += path.stat().st_size
     return count, size
 
