@@ -17,6 +17,8 @@ from PIL import Image
 
 from interloom import images
 from interloom.backends.remote import RemoteName, Remotes
+from interloom.records import Failure, Request
+from interloom.roles import JudgeCase
 from interloom.settings import PriceSettings, RemoteSettings, RemotesSettings, load_settings
 
 SETTINGS = load_settings(Path(__file__).parents[1] / "params.yaml")
@@ -170,6 +172,14 @@ def picture(colour: str = "red", side: int = 32, kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
+def reason(answer: object) -> str:
+    """Why a remote backend has no answer; its failures are final."""
+    assert isinstance(answer, Failure) and answer.final
+    return answer.reason
+
+
+REQUEST = Request(id="r", text="a sun, then a moon")
+CASE = JudgeCase(before=picture("blue"), after=picture("red"), prompt="paint it red")
 PLAN = {
     "reasoning": "a sun, then a moon",
     "execution_plan": [

@@ -8,6 +8,7 @@ from interloom import cast
 from interloom.backends.pocket import PocketJudge, PocketTeacher
 from interloom.backends.remote import Remotes
 from interloom.errors import InterloomError
+from interloom.pocket import knowledge
 from interloom.settings import load_settings
 
 HERE = Path(__file__).parents[1]
@@ -20,6 +21,12 @@ def test_pocket_roles():
     assert isinstance(teacher, PocketTeacher)
     assert teacher.imperfection.wrong_judgment == POCKET.teacher.pocket.wrong_judgments
     assert isinstance(cast.judge(POCKET.teacher), PocketJudge)
+
+
+def test_only_the_pocket_worlds_requests_can_be_held_out():
+    facts = [(phrase, None) for r in knowledge.riddles("evaluation") for phrase in r.phrases[:1]]
+    assert any(cast.held_out(POCKET.prompts)(*fact) for fact in facts)
+    assert not any(cast.held_out(PAPER.prompts)(*fact) for fact in facts)
 
 
 def test_missing_weights_are_named(tmp_path: Path):

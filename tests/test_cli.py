@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from interloom.backends.ledger import LEDGER, Ledger, Usage
+from interloom.cache import CACHE, CallCache
 
 ROOT = Path(__file__).parent.parent
 HELP_SECONDS = 1.5
@@ -96,6 +97,8 @@ def test_cost(tmp_path: Path) -> None:
     said = interloom("cost", cwd=tmp_path).stdout
     assert "gemini-2.5-pro" in said and "trajectories" in said
     assert "gemini: 1.50 of 5.00 US$ (remote.gemini.budget_usd)" in said
+    CallCache(tmp_path / CACHE / "trajectories/answers.sqlite").put(b"key", b"answer")
+    assert "1 answers are kept in .interloom/cache" in interloom("cost", cwd=tmp_path).stdout
     (row,) = json.loads(interloom("cost", "--json", cwd=tmp_path).stdout)
     assert row["calls"] == 3 and row["output_tokens"] == 20 and row["usd"] == 1.5
 

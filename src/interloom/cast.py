@@ -7,19 +7,42 @@ ones keep their own answers (``remotes``); local ones answer through ``cache`` i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from interloom.construct.cache import CachedGenerator, CachedJudge, CachedTeacher, CallCache
+from interloom.cache import CachedGenerator, CachedJudge, CachedTeacher, CallCache
 from interloom.roles import Generator, Judge, Teacher
 
 if TYPE_CHECKING:
     from interloom.backends.remote import Remote, RemoteName, Remotes
     from interloom.backends.remote_roles import RemoteChat
-    from interloom.runner import StageRun
-    from interloom.settings import GeneratorSettings, RemotesSettings, TeacherSettings
+    from interloom.settings import (
+        GeneratorSettings,
+        PromptsSettings,
+        RemotesSettings,
+        TeacherSettings,
+    )
 
 
-def remotes(settings: RemotesSettings, stage: StageRun) -> Remotes:
+def is_remote(backend: str) -> bool:
+    """Whether calls to a backend leave this machine's own models; many may be in flight."""
+    return backend in ("gemini", "openai", "http")
+
+
+class Keeper(Protocol):
+    """Where a run keeps what remote calls cost and answered; ``StageRun`` is one."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def ledger(self) -> Path: ...
+
+    @property
+    def cache(self) -> Path: ...
+
+
+def remotes(settings: RemotesSettings, stage: Keeper) -> Remotes:
     """The remote backends of a stage; their answers outlive it, and changed params too."""
     from interloom.backends.remote import Remotes
 
@@ -129,12 +152,14 @@ def _opened(backend: RemoteName, remotes: Remotes | None) -> Remote:
     return remotes.open(backend)
 
 
-def held_out() -> Callable[[str, bytes | None], bool]:
+def held_out(settings: PromptsSettings) -> Callable[[str, bytes | None], bool]:
     """Whether a prompt, said of a picture or of none, belongs to the benchmarks' side.
 
-    Only the pocket world can tell by content alone; its texts are no others' prompts, so asking it
-    about them does no harm.
+    Only the pocket world can tell by content alone. Its texts are no others' prompts, and reading
+    any picture as a scene takes a fifth of a second: it is asked about its own requests only.
     """
+    if settings.edition != "pocket":
+        return lambda prompt, before: False
     from interloom.backends.pocket import on_evaluation_side
 
     return on_evaluation_side

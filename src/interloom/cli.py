@@ -190,6 +190,7 @@ def cost(
     import json
 
     from interloom.backends.ledger import LEDGER, Ledger, as_table
+    from interloom.cache import CACHE, kept_answers
     from interloom.settings import load_settings
 
     root = _enter_project()
@@ -205,6 +206,9 @@ def cost(
             typer.echo(
                 f"{name}: {spent:.2f} of {remote.budget_usd:.2f} US$ (remote.{name}.budget_usd)"
             )
+    kept, size = kept_answers(root)
+    if kept:
+        typer.echo(f"{kept} answers are kept in {CACHE} ({size / 2**20:.1f} MiB): asked for free")
 
 
 @app.command()

@@ -21,6 +21,7 @@ MACHINERY = frozenset(
 )
 """Modules of the package that run stages, record them and talk to the user."""
 TEXTS = {
+    "interloom.construct.gallery": "construct/pages",
     "interloom.construct.taxonomy": "construct/taxonomy",
     "interloom.dialogue": "dialogue_texts",
     "interloom.pocket.knowledge": "pocket/text",

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
+from interloom.cache import CACHE, kept_answers
 from interloom.errors import InterloomError
 from interloom.provenance import git
 from interloom.settings import Settings, load_settings
@@ -86,6 +87,12 @@ def _disk(root: Path, settings: Settings) -> Iterator[Finding]:
     if work:
         text = f"{work / 2**20:.0f} MiB of interrupted stages in .interloom/work (may be removed)"
         yield Finding("note", "leftovers", text)
+    answers, size = kept_answers(root)
+    if answers:
+        text = (
+            f"{answers} remote answers in {CACHE}, {size / 2**20:.0f} MiB: without them, paid again"
+        )
+        yield Finding("note", "answers", text)
     kept = [path for path in root.glob(f"{SPOOL}/*-*") if path.is_dir()]
     if kept:
         yield Finding("note", "spool", f"{len(kept)} runs are not in MLflow: `interloom track`")

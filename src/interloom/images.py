@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 from functools import lru_cache
@@ -70,6 +71,22 @@ def mime_type(data: bytes, name: str = "image") -> str:
             return Image.MIME[image.format or ""]
     except UnidentifiedImageError as error:
         raise InterloomError(f"{name}: {len(data)} bytes that are no PNG, JPEG or WebP") from error
+
+
+def thumbnail(data: bytes, side: int) -> bytes:
+    """The image as it is if it fits into a square, else a smaller WebP."""
+    if max(size(data)) <= side:
+        return data
+    image = from_bytes(data)
+    image.thumbnail((side, side))
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=85)
+    return buffer.getvalue()
+
+
+def data_url(data: bytes) -> str:
+    """The encoded image as a ``data:`` URL."""
+    return f"data:{mime_type(data)};base64,{base64.b64encode(data).decode()}"
 
 
 def digest(data: bytes) -> str:

@@ -9,6 +9,7 @@ A request that is done makes room for the next one, so that batches stay full to
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -29,6 +30,12 @@ from interloom.seeding import derive_seed
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
+Observer = Callable[[str, float, float], None]
+"""Told of every batch that a request was in: the request's id, and when (``time.time``) the batch
+began and ended. In order: its plan, then each attempt's picture and, if there is one, judgment."""
+AHEAD = 4
+"""So many times ``slots`` a request may be ahead of one that is still in flight, as finished
+trajectories wait for those before them, with all their pictures."""
 
 
 class DirectPlanner:
@@ -142,12 +149,37 @@ class _Flight:
         )
 
 
+def _unobserved(request: str, began: float, ended: float) -> None:
+    pass
+
+
+def _ask(
+    call: Callable[[Sequence[Item]], list[Answer | Failure]],
+    flights: Sequence[_Flight],
+    items: Sequence[Item],
+    retries: int,
+    observe: Observer,
+) -> list[Answer | Failure]:
+    """One answer per flight's item; whoever observes is told how long it took."""
+    began = time.time()
+    answers = with_retries(call, items, retries)
+    ended = time.time()
+    for flight in flights:
+        observe(flight.request.id, began, ended)
+    return answers
+
+
 def _round(
-    flights: list[_Flight], generator: Generator, critic: Critic | None, seed: int, retries: int
+    flights: list[_Flight],
+    generator: Generator,
+    critic: Critic | None,
+    seed: int,
+    retries: int,
+    observe: Observer,
 ) -> list[Attempt]:
     """One generator call and one critic call for all requests in flight."""
     jobs = [flight.job(seed) for flight in flights]
-    pictures = with_retries(generator.generate, jobs, retries)
+    pictures = _ask(generator.generate, flights, jobs, retries, observe)
     cases = {
         place: flight.case(picture)
         for place, (flight, picture) in enumerate(zip(flights, pictures, strict=True))
@@ -155,7 +187,8 @@ def _round(
     }
     answers: dict[int, Critique | Failure] = {}
     if critic is not None:
-        judged = with_retries(critic.critique, list(cases.values()), retries)
+        shown = [flights[place] for place in cases]
+        judged = _ask(critic.critique, shown, list(cases.values()), retries, observe)
         answers = dict(zip(cases, judged, strict=True))
     attempts: list[Attempt] = []
     for place, (job, picture) in enumerate(zip(jobs, pictures, strict=True)):
@@ -184,6 +217,7 @@ def stream(
     seed: int,
     slots: int = 64,
     retries: int = 1,
+    observe: Observer = _unobserved,
 ) -> Iterator[tuple[int, Trajectory]]:
     """Carry requests out and give each trajectory with its request's place, as it is finished.
 
@@ -195,6 +229,7 @@ def stream(
         retries: extra calls for an item that failed. A generator that still fails ends the step
             with the last image it made, or the trajectory when there is none; a critic that still
             fails ends the step with the image unjudged. Both stay in the record as ``Failure``.
+        observe: is told when the calls for each request were made.
     """
     if max_attempts < 1 or slots < 1 or retries < 0:
         raise ValueError(
@@ -202,16 +237,21 @@ def stream(
         )
     waiting = enumerate(requests)
     flights: list[_Flight] = []
+    taken = 0
     while True:
-        fresh = [_Flight(*entry) for entry in islice(waiting, slots - len(flights))]
-        plans = with_retries(planner.plan, [flight.request for flight in fresh], retries)
+        oldest = min((flight.place for flight in flights), default=taken)
+        room = min(slots - len(flights), oldest + AHEAD * slots - taken)
+        fresh = [_Flight(*entry) for entry in islice(waiting, room)]
+        taken += len(fresh)
+        asked = [flight.request for flight in fresh]
+        plans = _ask(planner.plan, fresh, asked, retries, observe)
         for flight, plan in zip(fresh, plans, strict=True):
             flight.begin(plan)
         flights += fresh
         active = [flight for flight in flights if flight.step is not None]
         if not fresh and not active:
             return
-        attempts = _round(active, generator, critic, seed, retries) if active else []
+        attempts = _round(active, generator, critic, seed, retries, observe) if active else []
         for flight, attempt in zip(active, attempts, strict=True):
             flight.record(attempt, max_attempts)
         yield from ((f.place, f.trajectory()) for f in flights if f.step is None)

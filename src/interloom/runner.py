@@ -34,6 +34,7 @@ from typing import Any
 from interloom import dvc_state
 from interloom.atomic import declare_whole, finish, is_whole
 from interloom.backends.ledger import LEDGER
+from interloom.cache import CACHE
 from interloom.code import code_of
 from interloom.digests import digest
 from interloom.errors import InterloomError
@@ -44,6 +45,7 @@ from interloom.stages import StageSpec, upstream
 from interloom.tracking import (
     DataFile,
     Recorder,
+    Span,
     Status,
     enclosing_dvc,
     lifecycle_owner,
@@ -76,7 +78,7 @@ class StageRun:
         What is kept here must be found by its whole question (model, messages, settings), as
         nothing else tells old answers from new ones.
         """
-        folder = self._root / ".interloom" / "cache" / self.name
+        folder = self._root / CACHE / self.name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -120,6 +122,11 @@ class StageRun:
         """A file or folder for the MLflow run, copied as it is now."""
         if self._recorder is not None:
             self._recorder.artifact(path, folder)
+
+    def trace(self, span: Span, tags: Mapping[str, str]) -> None:
+        """A tree of spans for the MLflow run's traces."""
+        if self._recorder is not None:
+            self._recorder.trace(span, tags)
 
     def log(self, text: str) -> None:
         """A line for the terminal, the Prefect log and the MLflow run."""

@@ -169,12 +169,18 @@ class TrajectoriesSettings(Section):
     max_attempts: Annotated[int, Field(ge=1, le=20)]
     """T_max of the paper."""
     batch_size: Count
-    """Requests in flight, and so the most images per generator call."""
+    """Requests in flight, and so the most images per generator call. Where one role is remote and
+    another one local, two loops of this size take turns."""
     shard_rows: Count
     weak_share: Fraction
     """Share of the requests that the weak generator carries out."""
     threads: Annotated[int, Field(ge=0, le=1024)]
     """CPU threads; 0 leaves the choice to torch, and pictures then differ between machines."""
+    runner: Annotated[str, Field(pattern=r"^(local|dask:[1-9]\d*|(tcp|tls)://\S+)$")]
+    """``local``: in the stage's own process. ``dask:N``: shard by shard as Prefect tasks on N Dask
+    workers of this machine; ``tcp://HOST:PORT``: on those of a Dask scheduler."""
+    shown: Annotated[int, Field(ge=0, le=1000)]
+    """Trajectories of all categories and outcomes that MLflow shows, as a page and as traces."""
 
 
 class CriticDataSettings(Section):
@@ -199,6 +205,9 @@ class PlannerDataSettings(Section):
     """Self-synthesised planner data: plans truncated at a random step."""
 
     samples_per_trajectory: Count
+    interleaved: str
+    """File of an open data set in CoMM's form, its pictures in ``images`` beside it; empty for
+    none. The stage looks at its name alone: what changed needs another name."""
 
 
 class ValidationSettings(Section):

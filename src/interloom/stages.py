@@ -31,7 +31,7 @@ class StageSpec:
     metrics: Mapping[str, str] = field(default_factory=dict)
     """JSON files of numbers, kept in git."""
     plots: Mapping[str, str] = field(default_factory=dict)
-    """CSV files with a header."""
+    """CSV files with a header, or drawings."""
 
     @property
     def products(self) -> dict[str, str]:
@@ -64,7 +64,7 @@ STAGES: tuple[StageSpec, ...] = (
         sections=("prompts", "teacher"),
         outs=PROMPTS,
         metrics={"metrics": "metrics/prompts.json"},
-        plots={"yield": "plots/prompts.csv"},
+        plots={"yield": "plots/prompts.csv", "flow": "plots/prompts.svg"},
     ),
     StageSpec(
         name="trajectories",
@@ -74,17 +74,17 @@ STAGES: tuple[StageSpec, ...] = (
         deps=PROMPTS | GENERATORS,
         outs=TRAJECTORIES,
         metrics={"metrics": "metrics/trajectories.json"},
-        plots={"yield": "plots/trajectories.csv"},
+        plots={"yield": "plots/trajectories.csv", "flow": "plots/trajectories.svg"},
     ),
     StageSpec(
         name="critic-data",
         summary="score, filter, split by variance and balance the critic's samples",
         module="interloom.construct.critic_data",
-        sections=("critic_data", "models", "teacher"),
+        sections=("critic_data", "models", "prompts", "teacher", "trajectories"),
         deps=TRAJECTORIES,
         outs=CRITIC_DATA,
         metrics={"metrics": "metrics/critic-data.json"},
-        plots={"yield": "plots/critic-data.csv"},
+        plots={"yield": "plots/critic-data.csv", "flow": "plots/critic-data.svg"},
     ),
     StageSpec(
         name="planner-data",
@@ -94,13 +94,13 @@ STAGES: tuple[StageSpec, ...] = (
         deps=TRAJECTORIES,
         outs=PLANNER_DATA,
         metrics={"metrics": "metrics/planner-data.json"},
-        plots={"yield": "plots/planner-data.csv"},
+        plots={"yield": "plots/planner-data.csv", "flow": "plots/planner-data.svg"},
     ),
     StageSpec(
         name="validate",
         summary="stop the lifecycle unless every dataset meets its expectations",
         module="interloom.construct.expectations",
-        sections=("critic_data", "models", "trajectories", "validation"),
+        sections=("critic_data", "models", "prompts", "trajectories", "validation"),
         deps=PROMPTS | TRAJECTORIES | CRITIC_DATA | PLANNER_DATA,
         outs={"validation": "outputs/validation"},
         metrics={"metrics": "metrics/validate.json"},

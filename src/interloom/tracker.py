@@ -117,6 +117,31 @@ class StageRecord:
                     self.client.log_artifacts(self.run, str(path), inside)
                 else:
                     self.client.log_artifact(self.run, str(path), where)
+            elif event["event"] == "trace":
+                self._trace(Path(event["path"]), event["tags"])
+
+    def _trace(self, path: Path, tags: dict[str, str]) -> None:
+        """A tree of spans as a trace of the run, once."""
+        if not path.exists():  # sent before a failure of something else
+            return
+        import mlflow
+
+        mlflow.set_tracking_uri(self.start["uri"])  # traces do not ask the client
+        whole = json.loads(path.read_text(encoding="utf-8"))
+        root = self.client.start_trace(
+            **_span(whole), tags=tags, experiment_id=self.experiment, run_id=self.run
+        )
+
+        def put(part: dict[str, Any], parent: str) -> None:
+            span = self.client.start_span(**_span(part), trace_id=root.trace_id, parent_id=parent)
+            for inner in part["parts"]:
+                put(inner, span.span_id)
+            self.client.end_span(root.trace_id, span.span_id, **_end(part))
+
+        for part in whole["parts"]:
+            put(part, root.span_id)
+        self.client.end_trace(root.trace_id, **_end(whole))
+        path.unlink()
 
     def _end(self, event: dict[str, Any]) -> None:
         """Write outputs, durations and the status, then bring the parent up to date."""
@@ -225,6 +250,24 @@ class StageRecord:
             self.client.set_terminated(self.parent, status)
 
 
+def _span(part: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": part["name"],
+        "span_type": part["kind"],
+        "inputs": part["inputs"],
+        "start_time_ns": round(part["began"] * 1e9),
+    }
+
+
+def _end(part: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "outputs": part["outputs"],
+        "attributes": {"error": part["error"]} if part["error"] else None,
+        "status": "ERROR" if part["error"] else "OK",
+        "end_time_ns": round(part["ended"] * 1e9),
+    }
+
+
 def _of_lifecycle(tag: str) -> bool:
     return tag.startswith("prefect.") or tag in ("interloom.profile", "dvc.experiment")
 
@@ -287,6 +330,7 @@ def _only_tracker(spool: Path) -> Iterator[bool]:
 def main() -> int:
     """Serve the spool folder named on the command line, unless another tracker does."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     spool = Path(sys.argv[1])

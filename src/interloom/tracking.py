@@ -130,6 +130,20 @@ def tracking_uri(settings: TrackingSettings, root: Path) -> str:
     return uri
 
 
+@dataclass(frozen=True)
+class Span:
+    """A piece of work in a trace; a picture in ``inputs`` or ``outputs`` is a ``data:`` URL."""
+
+    name: str
+    kind: Literal["AGENT", "CHAIN", "LLM", "TOOL", "EVALUATOR"]
+    began: float
+    ended: float
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    error: str = ""
+    parts: tuple[Span, ...] = ()
+
+
 class Recorder:
     """The stage's end of its spool. ``close`` must be called once."""
 
@@ -158,6 +172,14 @@ class Recorder:
         else:
             shutil.copy2(path, copy)
         self._write("artifact", path=str(copy), folder=folder)
+
+    def trace(self, span: Span, tags: Mapping[str, str]) -> None:
+        """A tree of spans for the run's traces; its pictures become attachments."""
+        self._artifacts += 1
+        path = self._folder / "traces" / f"{self._artifacts}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(asdict(span)), encoding="utf-8")
+        self._write("trace", path=str(path), tags=dict(tags))
 
     def run_id(self, timeout: float = 120.0) -> str:
         """The MLflow run of this stage; waits until the tracker has made it."""

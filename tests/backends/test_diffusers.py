@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import Flux2KleinPipeline
+from PIL import Image
 
 from interloom.backends.diffusers import DiffusersGenerator
 from interloom.errors import InterloomError
@@ -86,3 +87,36 @@ def test_a_missing_pipeline_is_one_clear_error(tmp_path):
 def test_a_broken_source_names_itself(generator):
     with pytest.raises(InterloomError, match="source image"):
         generator.generate([GenerationJob(prompt=PROMPTS[0], seed=0, source=b"no picture")])
+
+
+def test_a_pipeline_that_only_edits_paints_first_steps_on_white(
+    sources, monkeypatch: pytest.MonkeyPatch
+):
+    """Qwen-Image-Edit-2511 with its own call settings; only its loading is replaced, as the
+    processor of the saved form needs torchvision."""
+    import tiny_qwen_edit
+    from diffusers import DiffusionPipeline
+    from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus as module
+
+    for size in ("VAE_IMAGE_SIZE", "CONDITION_IMAGE_SIZE"):
+        monkeypatch.setattr(module, size, 64 * 64)
+    tiny = tiny_qwen_edit.build()
+    monkeypatch.setattr(DiffusionPipeline, "from_pretrained", lambda *_, **__: tiny)
+    call = {
+        "height": 64, "width": 64, "num_inference_steps": 2, "guidance_scale": 1.0,
+        "true_cfg_scale": 5.0, "negative_prompt": " ",
+    }  # fmt: skip
+    editor = DiffusersGenerator("Qwen/Qwen-Image-Edit-2511", call, batch_size=4)
+    white = to_png(Image.new("RGB", (64, 64), "white"))
+    jobs = [
+        GenerationJob(prompt=PROMPTS[0], seed=1),
+        GenerationJob(prompt=PROMPTS[1], seed=1, source=sources[0]),
+        GenerationJob(prompt=PROMPTS[0], seed=1, source=white),
+        GenerationJob(prompt=PROMPTS[1], seed=2),
+        GenerationJob(prompt=PROMPTS[1], seed=1, source=sources[0], references=(sources[1],)),
+    ]
+    made = editor.generate(jobs)
+    assert all(isinstance(one, bytes) and from_bytes(one).size == (64, 64) for one in made)
+    assert made[0] == made[2] != made[1]
+    assert editor.generate(jobs[3:4]) == made[3:4], "calls do not depend on their neighbours"
+    assert made[4] != made[1], "all references are seen"

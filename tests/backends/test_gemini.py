@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from model_server import (
+    CASE,
     CRITIQUE,
     MODEL,
     PLAN,
+    REQUEST,
     SCORE,
     SETTINGS,
     ModelServer,
@@ -20,6 +22,7 @@ from model_server import (
     gemini_error,
     gemini_picture,
     picture,
+    reason,
     remotes,
     serving,
 )
@@ -27,16 +30,8 @@ from model_server import (
 from interloom.backends.gemini import GeminiChat, GeminiImages
 from interloom.backends.ledger import Ledger
 from interloom.errors import InterloomError
-from interloom.records import Failure, Plan, Request, Score
-from interloom.roles import CritiqueCase, GenerationJob, JudgeCase
-
-REQUEST = Request(id="r", text="a sun, then a moon")
-CASE = JudgeCase(before=picture("blue"), after=picture("red"), prompt="paint it red")
-
-
-@pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GEMINI_API_KEY", "key-1")
+from interloom.records import Failure, Plan, Score
+from interloom.roles import CritiqueCase, GenerationJob
 
 
 def chat(folder: Path, server: ModelServer, **changes: Any) -> GeminiChat:
@@ -50,11 +45,6 @@ def painter(folder: Path, server: ModelServer, **call: object) -> GeminiImages:
         update={"backend": "gemini", "model": MODEL, "call": call}
     )
     return GeminiImages(backend, settings)
-
-
-def reason(answer: object) -> str:
-    assert isinstance(answer, Failure) and answer.final
-    return answer.reason
 
 
 def test_plan(tmp_path: Path):

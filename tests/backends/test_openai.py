@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from model_server import (
+    CASE,
     CRITIQUE,
     MODEL,
     PLAN,
+    REQUEST,
     SCORE,
     SETTINGS,
     ModelServer,
@@ -19,6 +21,7 @@ from model_server import (
     openai_error,
     openai_picture,
     picture,
+    reason,
     remotes,
     serving,
 )
@@ -26,17 +29,10 @@ from model_server import (
 from interloom.backends.ledger import Ledger
 from interloom.backends.openai import OpenAIChat, OpenAIImages
 from interloom.errors import InterloomError
-from interloom.records import Critique, Failure, Plan, Request, Score
-from interloom.roles import CritiqueCase, GenerationJob, JudgeCase
+from interloom.records import Critique, Plan, Score
+from interloom.roles import CritiqueCase, GenerationJob
 
-REQUEST = Request(id="r", text="a sun, then a moon")
-CASE = JudgeCase(before=picture("blue"), after=picture("red"), prompt="paint it red")
 JOB = GenerationJob(prompt="a sea", seed=3)
-
-
-@pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "key-1")
 
 
 def chat(folder: Path, server: ModelServer, **changes: Any) -> OpenAIChat:
@@ -50,11 +46,6 @@ def painter(folder: Path, server: ModelServer, **call: Any) -> OpenAIImages:
         update={"backend": "openai", "model": MODEL, "call": call, "image_size": 1024}
     )
     return OpenAIImages(backend, settings)
-
-
-def reason(answer: object) -> str:
-    assert isinstance(answer, Failure) and answer.final
-    return answer.reason
 
 
 def test_all_roles(tmp_path: Path):

@@ -21,6 +21,7 @@ from model_server import (
     openai,
     openai_error,
     picture,
+    reason,
     remotes,
     serving,
 )
@@ -48,11 +49,6 @@ def cases(count: int) -> list[JudgeCase]:
 def chat(folder: Path, url: str, **changes: Any) -> OpenAIChat:
     opened = remotes(folder, "openai", url, **{"api_key_env": ()} | changes).open("openai")
     return OpenAIChat(opened, MODEL, SETTINGS.teacher)
-
-
-def reason(answer: object) -> str:
-    assert isinstance(answer, Failure) and answer.final
-    return answer.reason
 
 
 def spent(folder: Path) -> float:

@@ -40,6 +40,19 @@ def test_what_the_stage_wrote_is_shown(copied_project: Project, monkeypatch: pyt
         shown("prompts", "--only", "cookery")
 
 
+def test_a_page_of_trajectories(copied_project: Project, monkeypatch: pytest.MonkeyPatch):
+    for name in ("params.yaml", "dvc.yaml"):
+        copied_project[name].touch()
+    monkeypatch.chdir(copied_project.root)
+    text = shown("trajectories", "--number", "7", "--outcome", "repaired")
+    page = copied_project["outputs/show/trajectories.html"]
+    assert text == f"Open {page}\n"
+    assert page.read_text().count('data-outcome="repaired"') == 7
+    assert 'class="mark"' in page.read_text(), "with scores, as there are some"
+    with pytest.raises(InterloomError, match="no trajectory of category 'cookery'"):
+        shown("trajectories", "--category", "cookery")
+
+
 def test_nothing_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("params.yaml", "dvc.yaml"):
         (tmp_path / name).touch()

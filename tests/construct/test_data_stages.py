@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from data_project import DATA_STAGES, Project, new_project, play_generators
@@ -26,7 +27,7 @@ def metrics(project: Project, name: str) -> dict:
 
 def test_every_stage_leaves_its_products(data_project: Project):
     assert len(rows(data_project, "outputs/prompts.parquet")) == 60
-    assert len(list(data_project["outputs/trajectories"].iterdir())) == 3
+    assert len(list(data_project["outputs/trajectories"].iterdir())) == 4, "two of each generator"
     result = json.loads(data_project["outputs/validation/result.json"].read_text())
     assert result["success"] and set(result["suites"]) == {
         "files", "prompts", "trajectories", "critic-sft", "critic-rl", "critic-corpus",
@@ -34,6 +35,15 @@ def test_every_stage_leaves_its_products(data_project: Project):
     }  # fmt: skip
     docs = data_project["outputs/validation/data-docs"]
     assert "critic-sft" in (docs / "index.html").read_text()
+
+
+def test_the_account_is_a_drawing_too(data_project: Project):
+    for name in ("prompts", "trajectories", "critic-data", "planner-data"):
+        drawing = ElementTree.parse(data_project[f"plots/{name}.svg"]).getroot()
+        words = " ".join(drawing.itertext())
+        numbers = metrics(data_project, name)
+        steps = [key.removesuffix(".came") for key in numbers if key.endswith(".came")]
+        assert steps and all(f"{step}: {numbers[f'{step}.came']}" in words for step in steps)
 
 
 def test_trajectories_come_from_two_generators(data_project: Project):
@@ -88,7 +98,7 @@ def test_killed_trajectories_resume_with_what_is_known(
     from pocket_renderer import RenderGenerator
 
     from interloom import cast
-    from interloom.construct.cache import CachedGenerator
+    from interloom.cache import CachedGenerator
 
     project = new_project(tmp_path)
     (tmp_path / "outputs").mkdir()

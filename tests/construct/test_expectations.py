@@ -14,7 +14,8 @@ import pytest
 from data_project import Project
 from sample_trajectories import picture
 
-from interloom import cast, images
+from interloom import images
+from interloom.backends.pocket import on_evaluation_side
 from interloom.construct import expectations, frames, store
 from interloom.construct.critic_data import critic_schema
 from interloom.construct.expectations import Violation, check
@@ -110,7 +111,7 @@ def test_prompt_faults(fault: str, data_project: Project, tmp_path: Path):
         data_project["outputs/prompts.parquet"], tmp_path / "p.parquet", change,
         prompt_schema().remove_metadata(),
     )  # fmt: skip
-    table = frames.prompts_table(path, cast.held_out())
+    table = frames.prompts_table(path, on_evaluation_side)
     only(check({"prompts": (table, expectations.prompt_suite())}), "prompts", expectation)
 
 
@@ -221,7 +222,7 @@ def test_critic_faults(fault: str, data_project: Project, known: set[str], tmp_p
         data_project["outputs/critic-data/sft.parquet"], tmp_path / "sft.parquet", change,
         critic_schema(),
     )  # fmt: skip
-    table = frames.critic_table(path, known, cast.held_out())
+    table = frames.critic_table(path, known, on_evaluation_side)
     suite = expectations.critic_suite("sft", SIZES, (0.4, 0.6))
     only(check({"critic-sft": (table, suite)}), "critic-sft", expectation)
 
@@ -229,7 +230,7 @@ def test_critic_faults(fault: str, data_project: Project, known: set[str], tmp_p
 def test_corpus_faults(data_project: Project, known: set[str]):
     def table(name: str):
         path = data_project[f"outputs/critic-data/{name}.parquet"]
-        return frames.critic_table(path, known, cast.held_out())
+        return frames.critic_table(path, known, on_evaluation_side)
 
     sft, rl = table("sft"), table("rl")
     suite = expectations.corpus_suite

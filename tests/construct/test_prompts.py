@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from interloom import cast
 from interloom.backends.pocket import PocketTeacher, on_evaluation_side
 from interloom.construct import pocket_prompts, prompts, store
 from interloom.construct.prompts import quotas
@@ -21,7 +20,7 @@ COUNT = 120
 
 @pytest.fixture(scope="module")
 def made() -> list[pocket_prompts.Draft]:
-    return prompts.drafts(pocket_prompts.SHARES, COUNT, 3, cast.held_out(), Counter())
+    return prompts.drafts(pocket_prompts.SHARES, COUNT, 3, on_evaluation_side, Counter())
 
 
 def test_requests_are_unique_and_cover_the_categories(made: list[pocket_prompts.Draft]):
@@ -33,7 +32,7 @@ def test_requests_are_unique_and_cover_the_categories(made: list[pocket_prompts.
 
 
 def test_same_seed_same_requests_and_another_seed_others(made: list[pocket_prompts.Draft]):
-    held_out = cast.held_out()
+    held_out = on_evaluation_side
     again = prompts.drafts(pocket_prompts.SHARES, COUNT, 3, held_out, Counter())
     other = prompts.drafts(pocket_prompts.SHARES, 20, 4, held_out, Counter())
     assert again == made

@@ -2,126 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from data_project import Project, small_settings
-from model_server import (
-    MODEL,
-    Asked,
-    ModelServer,
-    Said,
-    gemini,
-    gemini_error,
-    gemini_picture,
-    openai_picture,
-    picture,
-    serving,
-)
+from data_project import Project
+from model_server import Asked, Said, picture, serving
+from remote_project import REQUESTS, answer, fill, settings_for
 
 from interloom.backends.ledger import LEDGER, Ledger
 from interloom.construct import store
 from interloom.errors import InterloomError
-from interloom.records import Request, Trajectory
-from interloom.settings import PriceSettings, Settings
+from interloom.records import Trajectory
 
-PRICES = {MODEL: PriceSettings(input=1.0, output=10.0, image=0.01)}
-REQUESTS = [
-    *(Request(id=f"r{n}", text=f"a story about the number {n}") for n in range(4)),
-    Request(id="go-on", text="go on from here", images=(picture("blue"),), kind="continuation"),
-    Request(
-        id="describe",
-        text="describe them",
-        images=(picture("red"), picture("blue")),
-        kind="text_response",
-    ),
-    Request(id="forbidden", text="something forbidden"),
-]
-
-
-def plan_for(text: str, pictures: int) -> dict[str, Any]:
-    """Two pictures, or the step after the given ones, or a text for each of them."""
-    steps = range(1, 3)
-    if "go on" in text:
-        steps = range(pictures + 1, pictures + 2)
-    elif "describe" in text:
-        steps = range(1, pictures + 1)
-    drawn = "describe" not in text
-    return {
-        "reasoning": "as it is asked for",
-        "execution_plan": [
-            {
-                "step_number": number,
-                "step_name": f"part {number}",
-                "instruction": f"show part {number}" if drawn else None,
-                "prompt": f"part {number} of {text.strip()}" if drawn else None,
-                "auxiliary_text": "a text",
-            }
-            for number in steps
-        ],
-    }
-
-
-def answer(asked: Asked) -> Said:
-    """Plays all parts; a picture passes when its prompt was refined to a better one."""
-    if asked.number in (2, 9):
-        return gemini_error(500, "INTERNAL") if "models" in asked.path else Said(status=503)
-    if "/images/" in asked.path:
-        return openai_picture(picture("green"))
-    config = asked.json["generationConfig"]
-    if config.get("responseModalities") == ["IMAGE"]:
-        return gemini_picture(picture("yellow"))
-    parts = asked.json["contents"][0]["parts"]
-    text = "".join(part.get("text", "") for part in parts)
-    if "execution_plan" not in config["responseJsonSchema"]["properties"]:
-        good = "better" in text
-        refined = "a better one" if not good else "unchanged"
-        return gemini({"reasoning": "", "previous_step_success": good, "refine_prompt": refined})
-    if "forbidden" in text:
-        return Said({"candidates": [{"finishReason": "SAFETY", "index": 0}]})
-    asked_for = text.split("Request: ")[1].split("\n")[0]
-    return gemini(plan_for(asked_for, sum("inlineData" in part for part in parts)))
-
-
-def settings_for(server: ModelServer, **gemini_changes: Any) -> Settings:
-    settings = small_settings()
-    quick = {"max_wait_seconds": 0.2, "requests_per_minute": 0.0, "prices": PRICES}
-    remote = settings.remote.model_copy(
-        update={
-            "gemini": settings.remote.gemini.model_copy(
-                update=quick | {"base_urls": (server.url,)} | gemini_changes
-            ),
-            "http": settings.remote.http.model_copy(
-                update=quick | {"base_urls": (server.url,), "budget_usd": 1.0}
-            ),
-        }
-    )
-    models = settings.models
-    strong = models.generator.model_copy(update={"backend": "http", "model": MODEL, "call": {}})
-    weak = models.generator_weak.model_copy(
-        update={"backend": "gemini", "model": MODEL, "call": {}}
-    )
-    return settings.model_copy(
-        update={
-            "remote": remote,
-            "teacher": settings.teacher.model_copy(update={"backend": "gemini", "model": MODEL}),
-            "models": models.model_copy(update={"generator": strong, "generator_weak": weak}),
-        }
-    )
+TESTS = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GEMINI_API_KEY", "k")
-    for name in ("data/generator", "data/generator-weak", "outputs"):
-        (tmp_path / name).mkdir(parents=True)
-    rows = pa.Table.from_pylist([store.request_row(request) for request in REQUESTS])
-    pq.write_table(rows, tmp_path / "outputs/prompts.parquet")
-    return tmp_path
+    return fill(tmp_path)
 
 
 def made(root: Path) -> dict[str, Trajectory]:
@@ -161,6 +66,56 @@ def test_the_loop_over_real_wires(root: Path):
         assert len(server.asked) == before + 1, "only what was refused is asked again"
         for shard in first.iterdir():
             assert shard.read_bytes() == (root / "outputs/trajectories" / shard.name).read_bytes()
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from data_project import Project
+from remote_project import settings_for
+class At:
+    url = sys.argv[2]
+Project(Path(sys.argv[1]), settings_for(At(), concurrency=3)).run("trajectories")
+"""
+
+
+def test_a_killed_stage_loses_only_the_calls_in_flight(root: Path):
+    def slowly(asked: Asked) -> Said:
+        return replace(answer(asked), delay=0.15)
+
+    with serving(slowly) as server:
+        run = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(root), server.url],
+            env=TESTS | {"GEMINI_API_KEY": "k"},
+        )
+        while len(server.asked) < 12:
+            assert run.poll() is None, "it ended before it could be killed"
+            time.sleep(0.02)
+        run.kill()
+        run.wait()
+        time.sleep(0.5)
+        Project(root, settings_for(server)).run("trajectories")
+        found = made(root)
+        total = len(server.asked)
+    with serving(answer) as server:
+        shutil.rmtree(root / ".interloom")
+        Project(root, settings_for(server)).run("trajectories")
+        whole = len(server.asked)
+    assert made(root) == found
+    # Three calls to each backend may have been in flight, and errors come by count.
+    assert whole <= total <= whole + 6 + 3
+
+
+def test_other_params_ask_only_what_is_new(root: Path):
+    with serving(answer) as server:
+        settings = settings_for(server)
+        Project(root, settings).run("trajectories")
+        before = len(server.asked)
+        once = settings.trajectories.model_copy(update={"max_attempts": 1, "shard_rows": 3})
+        Project(root, settings.model_copy(update={"trajectories": once})).run("trajectories")
+        assert all(len(s.attempts) <= 1 for t in made(root).values() for s in t.steps)
+        # First attempts are known; second steps now edit other pictures, and these look alike.
+        assert len(server.asked) == before + 1, "only what was refused is asked again"
 
 
 def test_the_budget_ends_the_stage_and_a_larger_one_goes_on(root: Path):

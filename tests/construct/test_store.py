@@ -25,7 +25,7 @@ def test_shards_describe_themselves_and_are_equal_bytes(tmp_path: Path):
     for name in ("one", "two"):
         store.write_shards(made, tmp_path / name, shard_rows=2, about=ABOUT)
     assert store.about(tmp_path / "one/part-00002.parquet") == ABOUT | {
-        "shard": 2, "first": 4, "rows": 1,
+        "shard": 2, "rows": 1,
     }  # fmt: skip
     for path in sorted((tmp_path / "one").iterdir()):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()

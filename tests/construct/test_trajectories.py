@@ -4,7 +4,8 @@ from collections import Counter
 
 from sample_trajectories import odd_ones, trajectory
 
-from interloom.construct.trajectories import account, assign, in_order, tally
+from interloom.construct.parts import count, in_order
+from interloom.construct.trajectories import account, assign
 from interloom.records import Request
 
 
@@ -28,7 +29,7 @@ def test_trajectories_come_out_in_the_order_of_requests():
 def test_account_of_every_outcome():
     counts: Counter[str] = Counter()
     for one in [trajectory("a", ((False, True), (True,), (False, False))), *odd_ones()]:
-        tally(one, counts)
+        count(one, counts)
     requests, steps = account(counts)
     assert (requests.came, requests.kept) == (6, 4)
     assert requests.lost == {"planner": 1, "generator": 1}

@@ -13,13 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, Flux2KleinPipeline
+from diffusers import (
+    DiffusionPipeline,
+    Flux2KleinPipeline,
+    QwenImageEditPipeline,
+    QwenImageEditPlusPipeline,
+)
 from PIL import Image
 
 from interloom.errors import InterloomError
 from interloom.images import from_bytes, to_png
 from interloom.records import Failure
 from interloom.roles import GenerationJob
+
+EDITORS = (QwenImageEditPipeline, QwenImageEditPlusPipeline)
+"""Pipelines that cannot do without a picture: what has none is painted on a white one."""
 
 
 class PairedFlux2KleinPipeline(Flux2KleinPipeline):
@@ -83,7 +91,7 @@ class DiffusersGenerator:
         self.pipeline: Any = pipeline.to(device)
         self.pipeline.set_progress_bar_config(disable=True)
         self.name = name or Path(path).name
-        self.call = {
+        self.call: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in call.items()
         }
         self.batch_size = batch_size
@@ -95,13 +103,18 @@ class DiffusersGenerator:
             groups[len(_references(job))].append(index)
         answers: list[bytes | Failure | None] = [None] * len(jobs)
         for references, indices in groups.items():
-            together = references == 0 or isinstance(self.pipeline, PairedFlux2KleinPipeline)
-            size = self.batch_size if together else 1
+            size = self.batch_size if self._together(references) else 1
             for start in range(0, len(indices), size):
                 batch = indices[start : start + size]
                 for index, answer in zip(batch, self._make([jobs[i] for i in batch]), strict=True):
                     answers[index] = answer
         return [answer for answer in answers if answer is not None]
+
+    def _together(self, references: int) -> bool:
+        """Whether jobs with so many references can share a call."""
+        if isinstance(self.pipeline, PairedFlux2KleinPipeline):
+            return True
+        return references == 0 and not isinstance(self.pipeline, EDITORS)
 
     def images(
         self, prompts: list[str], sources: list[Image.Image] | None, seeds: list[int]
@@ -114,6 +127,9 @@ class DiffusersGenerator:
 
     def _make(self, jobs: list[GenerationJob]) -> list[bytes | Failure]:
         sources = [from_bytes(data, "source image") for job in jobs for data in _references(job)]
+        if not sources and isinstance(self.pipeline, EDITORS):
+            size = int(self.call["width"]), int(self.call["height"])
+            sources = [Image.new("RGB", size, "white")]
         try:
             images = self.images([job.prompt for job in jobs], sources, [job.seed for job in jobs])
         except (torch.OutOfMemoryError, RuntimeError) as error:

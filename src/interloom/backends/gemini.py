@@ -135,12 +135,7 @@ class GeminiChat(RemoteChat):
     """A Gemini model such as gemini-2.5-pro, held to response schemas."""
 
     def __init__(self, remote: Remote, model: str, settings: TeacherSettings) -> None:
-        super().__init__(
-            remote,
-            model,
-            temperature=settings.temperature,
-            max_output_tokens=settings.max_output_tokens,
-        )
+        super().__init__(remote, model, settings)
         self._access = _Access(remote)
 
     async def send(self, lane: Lane, question: Question, unusable: int) -> Reply:

@@ -1,7 +1,7 @@
 """What remote calls have cost: one row per backend, model and purpose, in SQLite.
 
-Several processes may write at once (stages that run side by side), so that a budget holds for all
-of them together.
+Several processes may write at once (stages that run side by side, workers on other machines that
+share the folder), so that a budget holds for all of them together.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Made where the settings are read, used where the calls are made.
         self._db = sqlite3.connect(path, timeout=60, check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
+        # Not WAL, which processes on different machines cannot share.
+        self._db.execute("PRAGMA journal_mode=TRUNCATE")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.execute(SCHEMA)
 

@@ -6,8 +6,7 @@ from OpenAI in details that a client library hides or refuses.
 
 from __future__ import annotations
 
-import base64
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 from pydantic import Base64Bytes, BaseModel
@@ -25,9 +24,6 @@ from interloom.backends.remote_roles import (
 )
 from interloom.errors import InterloomError
 from interloom.roles import GenerationJob
-
-if TYPE_CHECKING:
-    from interloom.settings import TeacherSettings
 
 OWN_URL = "https://api.openai.com/v1"
 REFUSALS = ("moderation_blocked", "content_policy_violation", "content_filter")
@@ -106,20 +102,8 @@ def _error(response: httpx.Response) -> tuple[str, str]:
         return "", response.text
 
 
-def _data_url(picture: bytes) -> str:
-    return f"data:{images.mime_type(picture)};base64,{base64.b64encode(picture).decode()}"
-
-
 class OpenAIChat(RemoteChat):
     """A chat model that sees images, held to a JSON schema (GPT, or Qwen3-VL on vLLM)."""
-
-    def __init__(self, remote: Remote, model: str, settings: TeacherSettings) -> None:
-        super().__init__(
-            remote,
-            model,
-            temperature=settings.temperature,
-            max_output_tokens=settings.max_output_tokens,
-        )
 
     async def send(self, lane: Lane, question: Question, unusable: int) -> Reply:
         pictures = iter(question.images)
@@ -129,7 +113,10 @@ class OpenAIChat(RemoteChat):
                 "content": [
                     part
                     if part["type"] == "text"
-                    else {"type": "image_url", "image_url": {"url": _data_url(next(pictures))}}
+                    else {
+                        "type": "image_url",
+                        "image_url": {"url": images.data_url(next(pictures))},
+                    }
                     for part in message["content"]
                 ]
             }

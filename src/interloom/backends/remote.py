@@ -32,7 +32,7 @@ from tenacity import (
 from interloom.backends.calls import Answer, Call, Refused, Reply, Unanswered, Unusable
 from interloom.backends.lanes import Lane, lanes_of, retry_after
 from interloom.backends.ledger import NOTHING, Ledger, Usage
-from interloom.construct.cache import CallCache
+from interloom.cache import CallCache
 from interloom.errors import InterloomError
 from interloom.records import Failure
 
@@ -343,7 +343,7 @@ class Remotes:
         if self._ledger is None:
             self._ledger = Ledger(self._ledger_path)
             if self._answers_path is not None:
-                self._answers = CallCache(self._answers_path)
+                self._answers = CallCache(self._answers_path, shared=True)
         if name not in self._opened:
             settings = self._settings.named(name)
             self._opened[name] = Remote(name, settings, self._ledger, self._answers, self._purpose)
@@ -360,6 +360,9 @@ class Remotes:
         return self._answers.hits if self._answers is not None else 0
 
 
+_starting = threading.Lock()
+
+
 @cache
 def _loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
@@ -369,7 +372,9 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 def _wait_for(work: Coroutine[Any, Any, Result]) -> Result:
     """Run in the background loop; an interrupt here cancels what is in flight."""
-    future = asyncio.run_coroutine_threadsafe(work, _loop())
+    with _starting:  # the first callers may be many threads
+        loop = _loop()
+    future = asyncio.run_coroutine_threadsafe(work, loop)
     try:
         return future.result()
     except BaseException:

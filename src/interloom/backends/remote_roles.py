@@ -16,14 +16,14 @@ from interloom import dialogue, images
 from interloom.backends.calls import Call, Reply, Role
 from interloom.backends.lanes import Lane
 from interloom.backends.remote import Remote
-from interloom.construct.cache import call_key
+from interloom.cache import call_key
 from interloom.dialogue import AnswerError, Conversation
 from interloom.errors import InterloomError
 from interloom.records import Critique, Failure, Plan, Record, Request, Score
 from interloom.roles import CritiqueCase, GenerationJob, JudgeCase
 
 if TYPE_CHECKING:
-    from interloom.settings import GeneratorSettings
+    from interloom.settings import GeneratorSettings, TeacherSettings
 
 Answer = TypeVar("Answer")
 
@@ -129,14 +129,12 @@ class RemoteChat(ABC):
         InterloomError: the model has no price.
     """
 
-    def __init__(
-        self, remote: Remote, model: str, *, temperature: float, max_output_tokens: int
-    ) -> None:
+    def __init__(self, remote: Remote, model: str, settings: TeacherSettings) -> None:
         remote.check_model(model)
         self.remote = remote
         self.name = self.model = model
-        self.temperature = temperature
-        self.max_output_tokens = max_output_tokens
+        self.temperature = settings.temperature
+        self.max_output_tokens = settings.max_output_tokens
 
     @abstractmethod
     async def send(self, lane: Lane, question: Question, unusable: int) -> Reply:

@@ -25,8 +25,8 @@ from interloom.benchmarks import pocket_rise, pocket_ueval, pocket_wise
 from interloom.benchmarks.graded import Graded
 from interloom.benchmarks.statistics import Estimate
 from interloom.benchmarks.systems import System, loader
+from interloom.cache import CallCache
 from interloom.construct import store
-from interloom.construct.cache import CallCache
 from interloom.records import Request, Trajectory
 from interloom.roles import Generator
 from interloom.runner import StageRun

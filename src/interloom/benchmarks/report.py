@@ -16,9 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from interloom.benchmarks import gallery, svg
+from interloom.benchmarks import svg
 from interloom.benchmarks.graded import Graded
-from interloom.construct import store
+from interloom.construct import gallery, store
 from interloom.runner import StageRun
 from interloom.settings import Settings
 

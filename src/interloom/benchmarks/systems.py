@@ -25,7 +25,7 @@ from interloom import cast
 from interloom.agents import ModelCritic, ModelPlanner
 from interloom.backends.remote import Remotes
 from interloom.backends.transformers import ChatModel
-from interloom.construct.cache import CachedCritic, CachedPlanner, CallCache
+from interloom.cache import CachedCritic, CachedPlanner, CallCache
 from interloom.loop import DirectPlanner
 from interloom.roles import Critic, Planner
 from interloom.settings import EvaluateSettings, ModelsSettings, SystemName, TeacherSettings

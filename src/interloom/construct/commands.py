@@ -57,6 +57,25 @@ def taxonomy(
     _show((draft._asdict() for draft in made), number, only, seed, coverage)
 
 
+@app.command()
+def trajectories(
+    number: Annotated[int, typer.Option(help="Trajectories on the page.", min=1)] = 40,
+    category: Annotated[str, typer.Option(help="Only this category.")] = "",
+    outcome: Annotated[str, typer.Option(help="Only this outcome, such as `repaired`.")] = "",
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("outputs/show/trajectories.html"),
+) -> None:
+    """A page of trajectories: plans, all attempts, judgments and scores; nothing else is needed."""
+    from interloom.construct import gallery
+
+    root = find_project()
+    shards, scores = root / "outputs/trajectories", root / "outputs/critic-data/scores.parquet"
+    ids = gallery.choose(shards, number, seed, category=category, outcome=outcome)
+    known = scores if scores.is_file() else None
+    page = gallery.write(shards, root / out, ids, f"{len(ids)} trajectories", known)
+    typer.echo(f"Open {page}")
+
+
 def _show(
     rows: Iterable[dict[str, Any]], number: int, only: str, seed: int, coverage: bool
 ) -> None:

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from interloom import cast, dialogue, images
-from interloom.construct import store
-from interloom.construct.cache import CallCache
+from interloom.cache import CallCache
+from interloom.construct import accounts, gallery, store
 from interloom.construct.selection import (
     ScoredStep,
     Thresholds,
     balance,
     filter_steps,
     split_by_variance,
+    step_loss,
 )
-from interloom.construct.yields import Yield, write_csv, write_metrics
+from interloom.construct.yields import Yield
 from interloom.dialogue import Conversation, Style
 from interloom.errors import InterloomError
 from interloom.records import Critique, Failure, Score, Trajectory
@@ -113,6 +115,13 @@ def scored_steps(scored: Iterable[tuple[str, str, bool | None, Score | None]]) -
     ]
 
 
+def limits_of(settings: CriticDataSettings) -> Thresholds | None:
+    """What steps are filtered by; nothing in the "unfiltered" ablation."""
+    if not settings.filter:
+        return None
+    return Thresholds(low=settings.low, high=settings.high, tolerance=settings.tolerance)
+
+
 def select(
     steps: Sequence[ScoredStep],
     settings: CriticDataSettings,
@@ -130,8 +139,7 @@ def select(
         reasons = Counter(excluded[step.key] for step in steps if step.key in excluded)
         yields.append(Yield("exclude", len(steps), len(allowed), dict(reasons)))
         steps = allowed
-    limits = Thresholds(low=settings.low, high=settings.high, tolerance=settings.tolerance)
-    kept, losses = filter_steps(steps, limits if settings.filter else None)
+    kept, losses = filter_steps(steps, limits_of(settings))
     yields.append(Yield("filter-steps", len(steps), len(kept), dict(losses)))
     majority = settings.majority if settings.balance else None
     sft, rl, cut = split_by_variance(kept, ratio=settings.sft_rl_ratio, majority=majority)
@@ -186,7 +194,8 @@ def to_conversation(row: Mapping[str, Any], style: Style) -> dict[str, Any]:
     }
 
 
-def _rows(folder: Path) -> Iterator[dict[str, Any]]:
+def rows_of(folder: Path) -> Iterator[dict[str, Any]]:
+    """One row per attempt of all trajectories of a folder, images included, a shard at a time."""
     return (row for t in store.read_trajectories(folder) for row in decompose(t))
 
 
@@ -199,35 +208,78 @@ def exclusion(row: Mapping[str, Any], seen: set[str], held_out: HeldOut) -> str 
     return "held-out" if held_out(row["prompt"], row["before"]) else None
 
 
-def run(settings: Settings, stage: StageRun) -> None:
-    """Body of the stage ``critic-data``."""
-    folder, held_out = stage.dep("trajectories"), cast.held_out()
-    cache = CallCache(stage.work / "judge.sqlite")
-    judge = cast.judge(settings.teacher, cast.remotes(settings.remote, stage), cache)
-    scores: dict[str, Score] = {}
-    light: list[tuple[str, str, bool | None, Score | None]] = []
-    excluded: dict[str, str] = {}
-    seen: set[str] = set()
-    failures = 0
-    for row, score in stage.progress(score_rows(_rows(folder), judge), "scoring attempts"):
+@dataclass
+class Scored:
+    """What is known of every attempt, its images apart."""
+
+    rows: list[tuple[str, str, bool | None, Score | None]] = field(default_factory=list)
+    """``(id, step_id, judgment, score)`` in the order of the trajectories."""
+    excluded: dict[str, str] = field(default_factory=dict)
+    """Steps that may not be trained on, with the reason."""
+    failures: int = 0
+    """Judged attempts that the judge gave no score."""
+
+    @property
+    def scores(self) -> dict[str, Score]:
+        """By row id, where there is one."""
+        return {name: score for name, _, _, score in self.rows if score is not None}
+
+
+def score_all(
+    scored: Iterable[tuple[Mapping[str, Any], Score | Failure]], held_out: HeldOut
+) -> Scored:
+    """Keep of scored rows what the selection needs; the images are let go."""
+    found, seen = Scored(), set[str]()
+    for row, score in scored:
         known = None if isinstance(score, Failure) else score
-        failures += row["success"] is not None and known is None
+        found.failures += row["success"] is not None and known is None
         if known is not None:
-            scores[row["id"]] = known
             reason = exclusion(row, seen, held_out)
             if reason is not None:
-                excluded[row["step_id"]] = reason
-        light.append((row["id"], row["step_id"], row["success"], known))
-    cache.close()
-    chosen, yields, numbers = select(
-        scored_steps(light), settings.critic_data, settings.seed, excluded
+                found.excluded[row["step_id"]] = reason
+        found.rows.append((row["id"], row["step_id"], row["success"], known))
+    return found
+
+
+def fates(
+    scored: Scored,
+    steps: Sequence[ScoredStep],
+    chosen: Mapping[str, Split],
+    limits: Thresholds | None,
+) -> Iterator[dict[str, Any]]:
+    """Scores of every attempt, and what became of it: a split, or why it is in none."""
+    lost = {step.key: step_loss(step.scores, limits) for step in steps}
+    for name, step_id, _, score in scored.rows:
+        yield {
+            "id": name,
+            "semantic": score and score.semantic,
+            "quality": score and score.quality,
+            "fate": chosen.get(name) or scored.excluded.get(step_id) or lost[step_id] or "surplus",
+        }
+
+
+def fate_schema() -> pa.Schema:
+    """One row per attempt, chosen or not; the scores are null where a call failed."""
+    import pyarrow as pa
+
+    return pa.schema(
+        {
+            "id": pa.string(),
+            "semantic": pa.float64(),
+            "quality": pa.float64(),
+            "fate": pa.string(),
+        }
     )
-    if not chosen:
-        raise InterloomError(
-            "critic-data: no step is left after filtering and balancing; see critic_data.low, "
-            f"critic_data.high and the counts: {[dict(entry.lost) for entry in yields]}"
-        )
-    facts = {"format": "critic/1", "seed": settings.seed, "judge": judge.name}
+
+
+def write(
+    trajectories: Path,
+    folder: Path,
+    chosen: Mapping[str, Split],
+    scores: Mapping[str, Score],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write ``sft.parquet`` and ``rl.parquet`` with the images of what was chosen."""
     for name in SPLITS:
         rows = (
             row
@@ -236,11 +288,36 @@ def run(settings: Settings, stage: StageRun) -> None:
                 "quality": scores[row["id"]].quality,
                 "split": name,
             }
-            for row in _rows(folder)
+            for row in rows_of(trajectories)
             if chosen.get(row["id"]) == name
         )
-        path = stage.out("critic-data") / f"{name}.parquet"
+        path = folder / f"{name}.parquet"
         store.write_table(path, rows, critic_schema(), {**facts, "split": name})
-    numbers |= {"attempts": len(light), "judge_failures": failures}
-    write_metrics(stage.out("metrics"), yields, numbers)
-    write_csv(stage.out("yield"), "critic-data", yields)
+
+
+def run(settings: Settings, stage: StageRun) -> None:
+    """Body of the stage ``critic-data``."""
+    source, out = stage.dep("trajectories"), stage.out("critic-data")
+    options = settings.critic_data
+    cache = CallCache(stage.work / "judge.sqlite")
+    judge = cast.judge(settings.teacher, cast.remotes(settings.remote, stage), cache)
+    rows = stage.progress(score_rows(rows_of(source), judge), "scoring attempts")
+    scored = score_all(rows, cast.held_out(settings.prompts))
+    cache.close()
+    steps = scored_steps(scored.rows)
+    chosen, yields, numbers = select(steps, options, settings.seed, scored.excluded)
+    if not chosen:
+        raise InterloomError(
+            "critic-data: no step is left after filtering and balancing; see critic_data.low, "
+            f"critic_data.high and the counts: {[dict(entry.lost) for entry in yields]}"
+        )
+    facts = {"format": "critic/1", "seed": settings.seed, "judge": judge.name}
+    write(source, out, chosen, scored.scores, facts)
+    every = fates(scored, steps, chosen, limits_of(options))
+    store.write_table(out / "scores.parquet", every, fate_schema(), facts)
+    numbers |= {"attempts": len(scored.rows), "judge_failures": scored.failures}
+    accounts.write(stage, yields, numbers)
+    if settings.trajectories.shown:
+        ids = gallery.choose(source, settings.trajectories.shown, settings.seed)
+        page, title = stage.work / "scored.html", f"{len(ids)} trajectories with their scores"
+        stage.artifact(gallery.write(source, page, ids, title, out / "scores.parquet"), "gallery")

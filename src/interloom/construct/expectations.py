@@ -332,7 +332,7 @@ def run(settings: Settings, stage: StageRun) -> None:
     whole: Tables = {"files": (files, file_suite())}
     # Columns that are not there cannot be looked at: other suites need sound files.
     if not any(files["faults"]) and min(files["rows"]) > 0:
-        whole = {**whole, **tables(settings, paths, cast.held_out())}
+        whole = {**whole, **tables(settings, paths, cast.held_out(settings.prompts))}
     violations = check(whole, out / "data-docs")
     stage.artifact(out / "data-docs")
     if violations:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,19 @@ def read_json(path: Path) -> Any:
         raise InterloomError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise InterloomError(f"{path}: not JSON ({error})") from error
+
+
+def read_lines(path: Path) -> Iterator[Any]:
+    """The values of a file with one JSON value a line, blank lines left out."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(filter(str.strip, lines)):
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise InterloomError(f"{path}: record {number}: not JSON ({error})") from error
+    except OSError as error:
+        raise InterloomError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -243,6 +243,8 @@ PLANNER_COLUMNS = (
 def planner_table(path: Path, known: set[str]) -> pd.DataFrame:
     """One row per sample of the planner's file."""
 
+    answered = known | {"imported"}  # what was imported was asked by nobody here
+
     def rows() -> Iterator[dict[str, Any]]:
         for row in store.read_rows(path):
             plain = {name: row[name] for name in PLANNER_COLUMNS if name in row}
@@ -256,7 +258,7 @@ def planner_table(path: Path, known: set[str]) -> pd.DataFrame:
             yield {
                 **plain,
                 "malformed": "",
-                "known": request.id.split("/")[0] in known,
+                "known": request.id.split("/")[0] in answered,
                 "pictures": looks(request.images),
                 "captions_fit": captions,
                 "pictures_fit": pictures,

@@ -10,11 +10,13 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interloom import dialogue, images
-from interloom.construct import store
-from interloom.construct.yields import Yield, write_csv, write_metrics
+from interloom.construct import accounts, store
+from interloom.construct.yields import Yield
 from interloom.dialogue import Conversation, Style
 from interloom.errors import InterloomError
 from interloom.records import Plan, Request, Step, StepTrace, Trajectory
@@ -183,9 +185,15 @@ def to_conversation(row: Mapping[str, Any], style: Style) -> dict[str, Any]:
 
 
 def build(
-    trajectories: Iterable[Trajectory], count: int, seed: int, tally: Counter[str]
+    trajectories: Iterable[Trajectory],
+    count: int,
+    seed: int,
+    tally: Counter[str],
+    prefix: str = "",
 ) -> Iterator[dict[str, Any]]:
     """Rows of all trajectories; ``tally`` is filled with what came, went out and was lost.
+
+    ``prefix`` goes before the name of each row's source.
 
     A sample whose content has been seen (two requests alike up to the cut) is left out.
     """
@@ -203,28 +211,43 @@ def build(
                 tally["lost.duplicate"] += 1
                 continue
             seen.add(key)
-            tally[f"source.{source}"] += 1
-            yield planner_row(source, request, plan)
+            tally[f"source.{prefix}{source}"] += 1
+            yield planner_row(prefix + source, request, plan)
+
+
+def account(tally: Counter[str], kind: str = "") -> list[Yield]:
+    """What became of the plans, and of the samples that were cut from them."""
+    came, lost = tally["trajectories"], tally["lost.no-plan"]
+    samples, doubled = tally["samples"], tally["lost.duplicate"]
+    return [
+        Yield(f"{kind}plans", came, came - lost, {"no-plan": lost}),
+        Yield(f"{kind}samples", samples, samples - doubled, {"duplicate": doubled}),
+    ]
 
 
 def run(settings: Settings, stage: StageRun) -> None:
     """Body of the stage ``planner-data``."""
-    tally: Counter[str] = Counter()
+    options, seed = settings.planner_data, settings.seed
+    count = options.samples_per_trajectory
+    tally, other, lost = Counter[str](), Counter[str](), Counter[str]()
     trajectories = stage.progress(
         store.read_trajectories(stage.dep("trajectories")), "cutting sequences"
     )
-    rows = build(trajectories, settings.planner_data.samples_per_trajectory, settings.seed, tally)
-    facts = {"format": "planner/1", "seed": settings.seed}
+    rows = build(trajectories, count, seed, tally)
+    if options.interleaved:
+        from interloom.construct import comm
+        from interloom.construct.interleaved import to_trajectory
+
+        sequences = comm.read(Path(options.interleaved), lost)
+        rows = chain(rows, build(map(to_trajectory, sequences), count, seed, other, "imported-"))
+    facts = {"format": "planner/1", "seed": seed}
     path = stage.out("planner-data") / "sft.parquet"
-    written = store.write_table(path, rows, planner_schema(), facts)
-    if not written:
+    if not store.write_table(path, rows, planner_schema(), facts):
         raise InterloomError("planner-data: the trajectories hold no plan to learn from")
-    lost = tally["lost.no-plan"]
-    doubled = tally["lost.duplicate"]
-    yields = [
-        Yield("plans", tally["trajectories"], tally["trajectories"] - lost, {"no-plan": lost}),
-        Yield("samples", tally["samples"], written, {"duplicate": doubled}),
-    ]
-    sources = {name: n for name, n in sorted(tally.items()) if name.startswith("source.")}
-    write_metrics(stage.out("metrics"), yields, sources)
-    write_csv(stage.out("yield"), "planner-data", yields)
+    yields = account(tally)
+    if options.interleaved:
+        kept = other["trajectories"]
+        yields += [Yield("imported", kept + sum(lost.values()), kept, dict(lost))]
+        yields += account(other, "imported-")
+    sources = {n: c for n, c in sorted((tally + other).items()) if n.startswith("source.")}
+    accounts.write(stage, yields, sources)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from interloom import cast
 from interloom.backends.pocket import on_evaluation_side
-from interloom.construct import pocket_prompts, store
+from interloom.construct import accounts, pocket_prompts, store
 from interloom.construct.coverage import Coverage
 from interloom.construct.drafts import Draft, Writer, quotas
-from interloom.construct.yields import Yield, write_csv, write_metrics
+from interloom.construct.yields import Yield
 from interloom.errors import InterloomError
 from interloom.pocket.knowledge import MAIN_CATEGORIES
 from interloom.pocket.language import MeaningError
@@ -172,8 +172,7 @@ def run(settings: Settings, stage: StageRun) -> None:
     if missing and options.count >= 100:
         raise InterloomError(f"prompts: no request of {', '.join(missing)}")
     yields.append(Yield("drafts", tally.count + sum(lost.values()), tally.count, dict(lost)))
-    write_metrics(stage.out("metrics"), yields, tally.numbers())
-    write_csv(stage.out("yield"), "prompts", yields)
+    accounts.write(stage, yields, tally.numbers())
     table = stage.work / "coverage.txt"
     table.write_text(tally.coverage.table() + "\n", encoding="utf-8")
     stage.artifact(table)

@@ -24,9 +24,8 @@ from pydantic import ValidationError
 
 from interloom import dialogue
 from interloom.construct import critic_data
-from interloom.construct.files import Place, read_json, save_image, write_text
+from interloom.construct.files import Place, read_json, read_lines, save_image, write_text
 from interloom.dialogue import AnswerError
-from interloom.errors import InterloomError
 from interloom.records import Attempt, Critique, Plan, Request, StepTrace, Trajectory
 
 EXTRA = "interloom"
@@ -201,17 +200,7 @@ def read_critic_rl(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         InterloomError: naming the file, the record and the field.
     """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except OSError as error:
-        raise InterloomError(f"{path}: cannot be read ({error.strerror})") from error
-    for number, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise InterloomError(f"{path}: record {number}: not JSON ({error})") from error
+    for number, value in enumerate(read_lines(path)):
         record = Place(path, f"record {number}", value)
         used = "previous_prompt" if record.has("previous_prompt") else "rewritten_prompt"
         judged = Place(path, f"record {number}, evaluation", record.get("evaluation", dict))

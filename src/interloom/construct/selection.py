@@ -49,8 +49,10 @@ class Thresholds:
     tolerance: float
 
 
-def step_loss(scores: Sequence[float | None], limits: Thresholds) -> Loss | None:
+def step_loss(scores: Sequence[float | None], limits: Thresholds | None) -> Loss | None:
     """Why a step is dropped; ``None`` keeps it because its scores rise or stay high.
+
+    Without limits (the "unfiltered" ablation) only steps with a failed call go.
 
     >>> limits = Thresholds(low=4, high=7, tolerance=0.5)
     >>> [step_loss(s, limits) for s in ((3, 6, 9), (9,), (8, 9, 8))]
@@ -61,15 +63,17 @@ def step_loss(scores: Sequence[float | None], limits: Thresholds) -> Loss | None
     known = [score for score in scores if score is not None]
     if len(known) < len(scores):
         return "call-failed"
+    if limits is None:
+        return None
     if max(known) < limits.low:
         return "low"
     if known[-1] < known[0] - limits.tolerance:
         return "falling"
     if min(known) >= limits.high:
         return None
-    if any(b < max(known[:i]) - limits.tolerance for i, b in enumerate(known[1:], 1)):
-        return "degraded"
-    return None if known[-1] > known[0] + limits.tolerance else "stagnant"
+    fell = any(b < max(known[:i]) - limits.tolerance for i, b in enumerate(known[1:], 1))
+    rose = known[-1] > known[0] + limits.tolerance
+    return "degraded" if fell else None if rose else "stagnant"
 
 
 def balanced_size(true: int, false: int, majority: float) -> int:
@@ -149,17 +153,11 @@ def balance(
 def filter_steps(
     steps: Sequence[ScoredStep], limits: Thresholds | None
 ) -> tuple[list[ScoredStep], Counter[str]]:
-    """The steps that are kept, and how many steps went for which reason.
-
-    Without limits (the "unfiltered" ablation) only steps with a failed call go.
-    """
+    """The steps that are kept, and how many steps went for which reason of ``step_loss``."""
     kept: list[ScoredStep] = []
     losses: Counter[str] = Counter()
     for step in steps:
-        if limits is not None:
-            loss = step_loss(step.scores, limits)
-        else:
-            loss = "call-failed" if None in step.scores else None
+        loss = step_loss(step.scores, limits)
         if loss is None:
             kept.append(step)
         else:

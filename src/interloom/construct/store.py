@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 METADATA_KEY = b"interloom"
+BATCH = 64
+"""Rows that are read at a time."""
+TRAJECTORIES = 32
+"""Trajectories in a row group: with pictures of a megapixel, a gigabyte."""
 STEP_FIELDS = ("step_number", "step_name", "instruction", "prompt", "auxiliary_text")
 
 
@@ -241,7 +245,7 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict
     for file in files:
         try:
             with pq.ParquetFile(file) as parquet:
-                for batch in parquet.iter_batches(256, columns=columns):
+                for batch in parquet.iter_batches(BATCH, columns=columns):
                     yield from batch.to_pylist()
         except pa.ArrowInvalid as error:
             raise InterloomError(f"{file}: not a sound Parquet file ({error})") from error
@@ -256,18 +260,27 @@ def about(path: Path) -> dict[str, Any]:
 
 
 def write_shards(
-    trajectories: Iterable[Trajectory], folder: Path, *, shard_rows: int, about: Mapping[str, Any]
+    trajectories: Iterable[Trajectory],
+    folder: Path,
+    *,
+    shard_rows: int,
+    about: Mapping[str, Any],
+    number: int = 0,
 ) -> int:
-    """Write ``part-00000.parquet`` …, ``shard_rows`` trajectories each; returns their number."""
+    """Write ``part-00000.parquet`` …, ``shard_rows`` trajectories each; returns their number.
+
+    Args:
+        number: of the first shard, where other parts are before these.
+    """
     waiting = iter(trajectories)
     folder.mkdir(parents=True, exist_ok=True)
     schema = trajectory_schema()
-    total = number = 0
+    total = 0
     while group := list(islice(waiting, shard_rows)):
         rows = (trajectory_row(trajectory) for trajectory in group)
-        facts = {**about, "shard": number, "first": total, "rows": len(group)}
+        facts = {**about, "shard": number, "rows": len(group)}
         path = folder / f"part-{number:05d}.parquet"
-        total += write_table(path, rows, schema, facts, group_rows=128)
+        total += write_table(path, rows, schema, facts, group_rows=TRAJECTORIES)
         number += 1
     return total
 
@@ -275,3 +288,14 @@ def write_shards(
 def read_trajectories(folder: Path) -> Iterator[Trajectory]:
     """All trajectories of a folder of shards, in the order of the requests."""
     return (trajectory_from(row) for row in read_rows(folder))
+
+
+def read_chosen(folder: Path, ids: Collection[str]) -> Iterator[Trajectory]:
+    """The trajectories of these requests, in order; pictures of others are not read."""
+    import pyarrow.dataset as ds
+
+    chosen = ds.field("id").isin(list(ids))
+    rows = ds.dataset(folder, format="parquet").to_batches(
+        filter=chosen, batch_size=BATCH, batch_readahead=1, fragment_readahead=1
+    )
+    return (trajectory_from(row) for batch in rows for row in batch.to_pylist())

@@ -7,15 +7,15 @@ prompt, every failed call (InterleaveThinker §3.3).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interloom import cast, loop
-from interloom.construct import store
-from interloom.construct.cache import CallCache
-from interloom.construct.yields import Yield, write_csv, write_metrics
+from interloom.construct import accounts, gallery, spans, store
+from interloom.construct.parts import Part, Places, Tally, Times, carry_out
+from interloom.construct.yields import Yield
 from interloom.errors import InterloomError
-from interloom.records import Request, Trajectory
+from interloom.records import Request
 from interloom.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -30,39 +30,6 @@ def assign(requests: Sequence[Request], weak_share: float, seed: int) -> list[bo
     )
     weak = set(order[: round(weak_share * len(requests))])
     return [place in weak for place in range(len(requests))]
-
-
-def in_order(finished: Iterable[tuple[int, Trajectory]]) -> Iterator[Trajectory]:
-    """Trajectories in the order of their requests; those that overtake others wait in memory."""
-    waiting: dict[int, Trajectory] = {}
-    following = 0
-    for place, trajectory in finished:
-        waiting[place] = trajectory
-        while following in waiting:
-            yield waiting.pop(following)
-            following += 1
-
-
-def tally(trajectory: Trajectory, counts: Counter[str]) -> None:
-    """Add one trajectory to the counts that metrics and yields are made of."""
-    counts["requests"] += 1
-    if trajectory.failure is not None:
-        counts[f"failed.{trajectory.failure.role}"] += 1
-    for trace in trajectory.steps:
-        counts["steps"] += 1
-        counts["attempts"] += len(trace.attempts)
-        for attempt in trace.attempts:
-            counts["failed_calls"] += attempt.failure is not None
-            counts["images"] += attempt.image is not None
-        if not trace.attempts:
-            counts["steps.text-only"] += 1
-        elif any(a.critique is not None and a.critique.success for a in trace.attempts):
-            counts["steps.passed"] += 1
-            counts["steps.passed-at-once"] += len(trace.attempts) == 1
-        elif trace.attempts[-1].critique is None:
-            counts["steps.unjudged"] += 1
-        else:
-            counts["steps.never-passed"] += 1
 
 
 def account(counts: Counter[str]) -> list[Yield]:
@@ -82,65 +49,63 @@ def account(counts: Counter[str]) -> list[Yield]:
     ]
 
 
+def parts_of(
+    requests: Sequence[Request], weak: Sequence[bool], shard_rows: int, small: bool
+) -> list[Part]:
+    """The requests by generator; ``small`` parts, for many workers, are a shard each."""
+    parts: list[Part] = []
+    shard = 0
+    for is_weak in (False, True):
+        mine = [r for r, w in zip(requests, weak, strict=True) if w is is_weak]
+        for first in range(0, len(mine), shard_rows if small else max(1, len(mine))):
+            chosen = mine[first : first + shard_rows] if small else mine
+            parts.append(Part(shard, is_weak, chosen))
+            shard += -(-len(chosen) // shard_rows)
+    return parts
+
+
+def all_parts(settings: Settings, prompts: Path) -> list[Part]:
+    """The parts that the settings make of the requests in a file."""
+    options = settings.trajectories
+    requests = [store.request_from(row) for row in store.read_rows(prompts)]
+    weak = assign(requests, options.weak_share, settings.seed)
+    return parts_of(requests, weak, options.shard_rows, options.runner != "local")
+
+
 def run(settings: Settings, stage: StageRun) -> None:
     """Body of the stage ``trajectories``."""
-    options, models = settings.trajectories, settings.models
-    if options.threads:
-        # The last digits of a picture depend on the number of threads.
-        import torch
+    shards = stage.out("trajectories")
+    places = Places(stage.name, shards, stage.work / "calls.sqlite", stage.cache, stage.ledger)
+    parts = all_parts(settings, stage.dep("prompts"))
+    tally = Tally()
+    with stage.progress(sum(len(p.requests) for p in parts), "carrying out requests") as bar:
+        if settings.trajectories.runner == "local":
+            for part in parts:
+                tally.add(carry_out(part, settings, places, bar.advance))
+        else:
+            from interloom.construct import on_dask
 
-        torch.set_num_threads(options.threads)
-    requests = [store.request_from(row) for row in store.read_rows(stage.dep("prompts"))]
-    weak = assign(requests, options.weak_share, settings.seed)
-    cache = CallCache(stage.work / "calls.sqlite")
-    remotes = cast.remotes(settings.remote, stage)
-    teacher = cast.teacher(settings.teacher, remotes, cache)
-    counts: Counter[str] = Counter()
-
-    def finished() -> Iterator[Trajectory]:
-        for is_weak, model in ((False, models.generator), (True, models.generator_weak)):
-            part = [r for r, w in zip(requests, weak, strict=True) if w is is_weak]
-            if not part:
-                continue
-            generator = cast.generator(model, remotes, cache)
-            stream = loop.stream(
-                part,
-                teacher,
-                generator,
-                teacher,
-                max_attempts=options.max_attempts,
-                seed=settings.seed,
-                slots=options.batch_size,
-                retries=settings.teacher.retries,
-            )
-            for trajectory in in_order(stream):
-                tally(trajectory, counts)
-                yield trajectory
-
-    facts = {
-        "format": "trajectories/1",
-        "seed": settings.seed,
-        "teacher": settings.teacher.model,
-        "generators": [models.generator.model, models.generator_weak.model],
-        "max_attempts": options.max_attempts,
-    }
-    with stage.progress(len(requests), "carrying out requests") as bar:
-
-        def counted() -> Iterator[Trajectory]:
-            for trajectory in finished():
-                bar.advance()
-                yield trajectory
-
-        store.write_shards(
-            counted(), stage.out("trajectories"), shard_rows=options.shard_rows, about=facts
-        )
-    cache.close()
+            for requests, done in on_dask.carry_out(
+                settings, places, stage.dep("prompts"), stage.work, len(parts)
+            ):
+                tally.add(done)
+                bar.advance(requests)
+    counts = tally.counts
     if counts["requests"] and not counts["steps"]:
         raise InterloomError(f"trajectories: every request failed: {dict(counts)}")
-    numbers: dict[str, float | int | str] = {
-        name: counts[name]
-        for name in ("attempts", "images", "failed_calls", "steps.passed-at-once")
-    }
-    numbers |= {"calls": cache.calls + remotes.calls, "calls_known": cache.hits + remotes.hits}
-    write_metrics(stage.out("metrics"), account(counts), numbers)
-    write_csv(stage.out("yield"), "trajectories", account(counts))
+    names = ("attempts", "images", "failed_calls", "steps.passed-at-once", "calls", "calls_known")
+    numbers: dict[str, float | int | str] = {name: counts[name] for name in names}
+    accounts.write(stage, account(counts), numbers)
+    show(shards, tally.times, settings, stage)
+
+
+def show(shards: Path, times: Times, settings: Settings, stage: StageRun) -> None:
+    """Trajectories of all categories and outcomes for MLflow: a page, and a trace of each."""
+    if not settings.trajectories.shown:
+        return
+    ids = gallery.choose(shards, settings.trajectories.shown, settings.seed)
+    page = stage.work / "trajectories.html"
+    stage.artifact(gallery.write(shards, page, ids, f"{len(ids)} trajectories"), "gallery")
+    for trajectory in store.read_chosen(shards, ids):
+        span = spans.trace_of(trajectory, times[trajectory.request.id])
+        stage.trace(span, spans.tags_of(trajectory))

@@ -14,6 +14,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +32,8 @@ from interloom.roles import (
     Teacher,
 )
 
+CACHE = ".interloom/cache"
+"""Where a project keeps remote answers, a folder for each stage; they outlive changed params."""
 Answer = TypeVar("Answer")
 Item = TypeVar("Item", bound=Record)
 
@@ -49,14 +52,18 @@ def call_key(role: str, model: str, item: BaseModel) -> bytes:
 
 
 class CallCache:
-    """Answers by key. ``calls`` and ``hits`` count what was asked and what was known."""
+    """Answers by key. ``calls`` and ``hits`` count what was asked and what was known.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        shared: whether processes on other machines use the file at the same time.
+    """
+
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Remote answers come in on another thread than the one that opens the file.
-        self._db = sqlite3.connect(path, check_same_thread=False)
+        self._db = sqlite3.connect(path, timeout=60, check_same_thread=False)
         # A power cut may lose the last batches, never the file; a killed process loses nothing.
-        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute(f"PRAGMA journal_mode={'TRUNCATE' if shared else 'WAL'}")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.execute("CREATE TABLE IF NOT EXISTS calls (key BLOB PRIMARY KEY, answer BLOB)")
         self.calls = 0
@@ -108,6 +115,17 @@ class CallCache:
                     ],
                 )
         return [answers[place] for place in range(len(keys))]
+
+
+def kept_answers(root: Path) -> tuple[int, int]:
+    """How many remote answers a project keeps, and their bytes on disk."""
+    count = size = 0
+    for path in (root / CACHE).glob("*/answers.sqlite"):
+        # To look must not hinder those that write.
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as answers:
+            count += answers.execute("SELECT COUNT(*) FROM calls").fetchone()[0]
+        size += path.stat().st_size
+    return count, size
 
 
 def _to_json(answer: BaseModel) -> bytes:

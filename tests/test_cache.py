@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from interloom.construct.cache import CachedCritic, CachedGenerator, CallCache, call_key
+from interloom.cache import (
+    CACHE,
+    CachedCritic,
+    CachedGenerator,
+    CallCache,
+    call_key,
+    kept_answers,
+)
 from interloom.records import Critique, Failure, Request
 from interloom.roles import CritiqueCase, GenerationJob
 
@@ -82,3 +89,22 @@ def test_neighbouring_fields_do_not_run_together():
     one = Request(id="a", text="bc", captions=("d", "e"))
     two = Request(id="ab", text="c", captions=("de",))
     assert call_key("planner", "m", one) != call_key("planner", "m", two)
+
+
+def test_kept_answers_of_all_stages_are_counted(tmp_path: Path):
+    assert kept_answers(tmp_path) == (0, 0)
+    for stage, answers in (("trajectories", 3), ("critic-data", 2)):
+        cache = CallCache(tmp_path / CACHE / stage / "answers.sqlite", shared=True)
+        for number in range(answers):
+            cache.put(bytes([number]), b"x" * 1000)
+        cache.close()
+    count, size = kept_answers(tmp_path)
+    assert count == 5 and size > 5000
+
+
+def test_many_processes_may_share_a_file(tmp_path: Path):
+    one, two = (CallCache(tmp_path / "c.sqlite", shared=True) for _ in range(2))
+    one.put(b"k", b"answer")
+    assert two.get(b"k") == b"answer"
+    two.put(b"l", b"other")
+    assert one.get(b"l") == b"other"
