@@ -36,7 +36,7 @@ from interloom.pocket.scene import (
 from interloom.pocket.verifier import Reading, Verdict, judge
 from interloom.records import Critique, Plan, Step
 
-MIN_QUALITY = 4.0
+MIN_QUALITY = 2.0
 """A picture below this (0–10) is refused even if it shows the right thing."""
 
 EVEN_STYLES = {"plain": 1.0, "keep": 1.0, "state": 1.0, "state_keep": 1.0}
