@@ -252,6 +252,28 @@ class SftSettings(TrainerSettings):
     """Samples per optimiser step, over all devices."""
 
 
+class PlannerSftSettings(SftSettings):
+    """Supervised fine-tuning of the planner."""
+
+    with_critic_rows: Annotated[int, Field(ge=0, le=1000)]
+    """How often the critic's rows stand among the samples: 0 makes a planner, more the ablation in
+    which one agent does both jobs (system ``one-agent``)."""
+
+
+class ReadinessSettings(Section):
+    """When RL may begin (``train/readiness.py``)."""
+
+    act: Literal["refuse", "warn", "off"]
+    """What to do about a policy that RL cannot improve."""
+    cases: Annotated[int, Field(ge=4)]
+    """Held-out cases that are sampled for it."""
+    min_accuracy: Fraction
+    min_format: Fraction
+    min_headroom: Fraction
+    """How many more faulty cases sampling has to repair than greedy answers do, as a share."""
+    max_zero_variance: Fraction
+
+
 class GrpoSettings(TrainerSettings):
     """GRPO of the critic with the dual reward."""
 
@@ -278,17 +300,24 @@ class GrpoSettings(TrainerSettings):
     """Which of the profile's generators executes the refined prompts."""
     reward_retries: Annotated[int, Field(ge=0, le=20)]
     """Repeats of a failed generator or judge call before its completion is left out."""
+    parts: Count
+    """Parts in which a step's rollouts are written: generator and judge work on one while the
+    policy writes the next. 1 for a generator on the policy's own device."""
     use_vllm: bool
+    readiness: ReadinessSettings
+
+
+SystemName = Literal[
+    "generator", "zero-shot", "planner-sft", "one-agent", "full-sft", "full-rl", "oracle"
+]
+"""The systems that are compared (``benchmarks/systems.py``)."""
 
 
 class EvaluateSettings(Section):
     """Which systems on which benchmarks."""
 
     benchmarks: Annotated[list[Literal["ueval", "wise", "rise"]], Field(min_length=1)]
-    systems: Annotated[
-        list[Literal["generator", "zero-shot", "planner-sft", "full-sft", "full-rl", "oracle"]],
-        Field(min_length=1),
-    ]
+    systems: Annotated[list[SystemName], Field(min_length=1)]
     """In this order; differences between neighbours are reported."""
     generator: GeneratorName
     """Which of the profile's generators all systems share, and the registered pipeline uses."""
@@ -353,7 +382,7 @@ class Settings(Section):
     critic_data: CriticDataSettings
     planner_data: PlannerDataSettings
     validation: ValidationSettings
-    sft_planner: SftSettings
+    sft_planner: PlannerSftSettings
     sft_critic: SftSettings
     grpo_critic: GrpoSettings
     evaluate: EvaluateSettings

@@ -84,15 +84,15 @@ def test_a_done_step_is_judged_true_and_keeps_its_prompt(case):
     answer = critique(scene, read(render(apply(scene, edit), 3)), prompt, "as used")
     assert answer.success
     assert answer.refine_prompt == "as used"
-    assert "damaged" not in answer.reasoning and "wrong" not in answer.reasoning
+    assert "unwanted" not in answer.reasoning and answer.reasoning.endswith("all as wanted.")
 
 
-def test_reasoning_names_what_is_wrong_and_what_is_damaged():
+def test_reasoning_names_what_is_missing_and_what_is_unwanted():
     goal = understand("make the red sun at the top left green", SCENE).goal
     after = SCENE.with_cell(4, None)
     text = compare(SCENE, judge(render(after), goal))
-    assert "top left: red sun to red sun same want green sun wrong" in text
-    assert "center: blue cup to nothing different damaged" in text
+    assert "top left: red sun to red sun same wanted green sun no" in text
+    assert "center: blue cup to nothing different unwanted" in text
     assert "bottom left: nothing to nothing same;" in text
 
 

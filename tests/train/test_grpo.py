@@ -8,13 +8,11 @@ from executor import Executor
 from transformers import TrainerCallback
 
 from interloom.backends.pocket import PocketJudge
-from interloom.dialogue import format_critique
 from interloom.errors import InterloomError
-from interloom.records import Critique
 from interloom.runner import StageRun
 from interloom.settings import Settings
 from interloom.train import grpo, sft
-from interloom.train.data import load_rows, plain_rows, split_held_out
+from interloom.train.data import load_rows, split_held_out
 from interloom.train.refinement import Refiner
 
 Open = Callable[[str], StageRun]
@@ -53,6 +51,14 @@ def test_a_short_run_writes_a_model_metrics_and_samples(open_stage: Open, settin
         assert f",train,{name}," in curve, name
     assert (stage.out("critic-rl") / "model.safetensors").is_file()
     assert "<img" in (stage.work / "samples-00000.html").read_text()
+
+
+def test_rollouts_in_parts_are_rewarded_once_and_train(open_stage: Open, settings: Make):
+    stage, generator = open_stage("grpo-critic"), Executor()
+    fit(stage, small(settings, batch_size=4, micro_batch_size=8, parts=2), generator)
+    curve = stage.out("curve").read_text()
+    for name in ("reward/wait_share", "reward/format", "completions/mean_length"):
+        assert f",train,{name}," in curve, name
 
 
 def test_a_repeated_run_ends_the_same(open_stage: Open, settings: Make):
@@ -99,47 +105,6 @@ def test_a_killed_run_resumes_and_ends_with_the_same_model(
     assert (again.work / "checkpoints/checkpoint-4/model.safetensors").read_bytes() == last
 
 
-@pytest.fixture
-def cases(open_stage: Open) -> list[grpo.Case]:
-    stage = open_stage("grpo-critic")
-    rows = load_rows(stage.dep("critic-data") / "rl.parquet", stage.work / "rows")
-    return [grpo.case_from(row, seed=0) for row in plain_rows(rows, range(4))]
-
-
-def answers_for(cases: list[grpo.Case]) -> list[str]:
-    return [
-        format_critique(Critique(success=case.success, refine_prompt=case.prompt, reasoning="r"))
-        for case in cases
-    ]
-
-
-def test_only_failed_steps_are_executed_in_one_batch(cases: list[grpo.Case], settings: Make):
-    generator = Executor()
-    reward = grpo.CriticReward(Refiner(generator, PocketJudge()), small(settings).grpo_critic)
-    totals = reward(answers_for(cases), cases)
-    assert [case.success for case in cases] == [True, False, True, False]
-    assert generator.batches == [2]
-    # success: 0.5 + 0.5·(0.2 + 0.8·0.5); repaired from 0 to 10: 0.5 + 0.5·(0.2 + 0.6·1 + 0.2·0.5)
-    assert totals == pytest.approx([0.8, 0.95, 0.8, 0.95])
-
-
-def test_failed_calls_are_left_out_and_counted(cases: list[grpo.Case], settings: Make):
-    logged: dict[str, float] = {}
-    reward = grpo.CriticReward(
-        Refiner(Executor(fails=True), PocketJudge(), retries=1), small(settings).grpo_critic
-    )
-    totals = reward(answers_for(cases), cases, logged.__setitem__)
-    assert totals == [0.8, None, 0.8, None]
-    assert logged["reward/failed_calls"] == 2
-    assert logged["reward/zero_variance"] == 1.0
-
-
-def test_an_empty_refined_prompt_repeats_the_used_one(cases: list[grpo.Case], settings: Make):
-    reward = grpo.CriticReward(Refiner(Executor(), PocketJudge()), small(settings).grpo_critic)
-    empty = format_critique(Critique(success=False, refine_prompt="", reasoning="r"))
-    assert reward([empty], [cases[1]]) == pytest.approx([0.95])
-
-
 def test_training_goes_on_while_a_generator_is_down_but_not_without_any_number(
     open_stage: Open, settings: Make
 ):
@@ -152,3 +117,20 @@ def test_hopeless_settings_are_refused(open_stage: Open, settings: Make):
         grpo.run(small(settings, micro_batch_size=3), open_stage("grpo-critic"))
     with pytest.raises(InterloomError, match="batch_size"):
         grpo.run(small(settings, batch_size=64), open_stage("grpo-critic"))
+
+
+def test_a_hopeless_critic_is_refused_before_the_first_step_and_warned_about_otherwise(
+    open_stage: Open, settings: Make, capsys: pytest.CaptureFixture[str]
+):
+    chosen = small(settings)
+    limits = chosen.grpo_critic.readiness
+
+    def acting(act: str) -> Settings:
+        readiness = limits.model_copy(update={"act": act, "cases": 4})
+        grpo_critic = chosen.grpo_critic.model_copy(update={"readiness": readiness})
+        return chosen.model_copy(update={"grpo_critic": grpo_critic})
+
+    with pytest.raises(InterloomError, match=r"min_accuracy 0\.8.*min_format"):
+        fit(open_stage("grpo-critic"), acting("refuse"), Executor())
+    fit(open_stage("grpo-critic"), acting("warn"), Executor())
+    assert "warning: greedy judgments are right in" in capsys.readouterr().out

@@ -86,3 +86,16 @@ def test_the_cache_is_bounded():
     refiner.execute([refinement(text) for text in ("a", "b", "c")])
     refiner.execute([refinement("c"), refinement("a")])
     assert refiner.cache_hits == 1
+
+
+def test_what_was_begun_in_the_background_is_waited_for_and_executed_once():
+    generator = Draws(failures=1)
+    refiner = Refiner(generator, Counts(), retries=0)
+    refiner.begin([refinement("a"), refinement("hard")])
+    refiner.begin([refinement("a")])
+    results = refiner.execute([refinement("hard"), refinement("bb"), refinement("a")])
+    assert [isinstance(result, Executed) for result in results] == [False, True, True]
+    assert generator.batches == [["a", "hard"], ["bb"]]
+    # A failure is not remembered, also not in the background.
+    refiner.begin([refinement("hard")])
+    assert isinstance(refiner.execute([refinement("hard")])[0], Executed)

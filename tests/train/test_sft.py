@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,20 @@ def test_planner_stage_trains_with_and_without_images(open_stage: Open, settings
     sft_planner.run(settings("sft_planner", batch_size=4, epochs=1), stage)
     assert {"plan_validity", "prompt_match"} <= metrics_of(stage).keys()
     assert (stage.out("planner-sft") / "model.safetensors").is_file()
+
+
+def test_one_agent_can_be_trained_for_both_jobs(
+    open_stage: Open, settings: Make, capsys: pytest.CaptureFixture[str]
+):
+    def samples(times: int) -> int:
+        stage = open_stage("sft-planner")
+        chosen = settings("sft_planner", batch_size=4, epochs=0.2, with_critic_rows=times)
+        sft_planner.run(chosen, stage)
+        said = capsys.readouterr().out
+        return int(re.findall(r"planner: (\d+) samples", said)[-1])
+
+    alone = samples(0)
+    assert samples(2) == alone + 2 * 28
 
 
 class Killed(BaseException):

@@ -24,13 +24,13 @@ from interloom import cast, loop
 from interloom.benchmarks import pocket_rise, pocket_ueval, pocket_wise
 from interloom.benchmarks.graded import Graded
 from interloom.benchmarks.statistics import Estimate
-from interloom.benchmarks.systems import System, SystemName, loader
+from interloom.benchmarks.systems import System, loader
 from interloom.cache import CallCache
 from interloom.construct import store
 from interloom.records import Request, Trajectory
 from interloom.roles import Generator
 from interloom.runner import StageRun
-from interloom.settings import EvaluateSettings, Settings
+from interloom.settings import EvaluateSettings, Settings, SystemName
 
 
 class Edition(Protocol):

@@ -61,7 +61,7 @@ def stratified_mean(
         value += float(values.mean()) * share
         chosen = rng.integers(0, len(values), (DRAWS, len(values)))
         draws += values[chosen].mean(1) * share
-    return _estimate(value, draws, sum(len(values) for values in strata.values()))
+    return percentile_interval(value, draws, sum(len(values) for values in strata.values()))
 
 
 def mean(values: Sequence[float], *, seed: int = 0) -> Estimate:
@@ -110,7 +110,7 @@ def paired_difference(
     return stratified_mean(grouped(differences, strata), weights, seed=seed)
 
 
-def _estimate(value: float, draws: np.ndarray, n: int) -> Estimate:
+def percentile_interval(value: float, draws: np.ndarray, n: int) -> Estimate:
     tail = (1 - LEVEL) / 2
     low, high = (float(q) for q in np.quantile(draws, (tail, 1 - tail)))
     return Estimate(value, low, high, n)

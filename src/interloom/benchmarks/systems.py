@@ -7,6 +7,7 @@ generator      none (the request is    none                  1
                the prompt)
 zero-shot      base model              base model            T_max
 planner-sft    fine-tuned planner      base model            T_max
+one-agent      fine-tuned planner      the same model        T_max
 full-sft       fine-tuned planner      fine-tuned critic     T_max
 full-rl        fine-tuned planner      critic after GRPO     T_max
 oracle         teacher                 teacher               T_max
@@ -19,7 +20,6 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from interloom import cast
 from interloom.agents import ModelCritic, ModelPlanner
@@ -28,9 +28,16 @@ from interloom.backends.transformers import ChatModel
 from interloom.cache import CachedCritic, CachedPlanner, CallCache
 from interloom.loop import DirectPlanner
 from interloom.roles import Critic, Planner
-from interloom.settings import EvaluateSettings, ModelsSettings, TeacherSettings
+from interloom.settings import EvaluateSettings, ModelsSettings, SystemName, TeacherSettings
 
-SystemName = Literal["generator", "zero-shot", "planner-sft", "full-sft", "full-rl", "oracle"]
+AGENTS: dict[SystemName, tuple[str, str]] = {
+    "zero-shot": ("vlm", "vlm"),
+    "planner-sft": ("planner-sft", "vlm"),
+    "one-agent": ("planner-sft", "planner-sft"),  # trained with sft_planner.with_critic_rows
+    "full-sft": ("planner-sft", "critic-sft"),
+    "full-rl": ("planner-sft", "critic-rl"),
+}
+"""Models that plan and criticise, by system."""
 
 
 @dataclass(frozen=True)
@@ -89,20 +96,12 @@ def loader(
         return CachedCritic(agent, cache)
 
     def make(name: SystemName) -> System:
-        attempts = options.max_attempts
-        match name:
-            case "generator":
-                return System(name, DirectPlanner(), None, 1)
-            case "oracle":
-                oracle = cast.teacher(teacher, remotes, cache, perfect=True)
-                return System(name, oracle, oracle, attempts)
-            case "zero-shot":
-                return System(name, planner("vlm"), critic("vlm"), attempts)
-            case "planner-sft":
-                return System(name, planner("planner-sft"), critic("vlm"), attempts)
-            case "full-sft":
-                return System(name, planner("planner-sft"), critic("critic-sft"), attempts)
-            case "full-rl":
-                return System(name, planner("planner-sft"), critic("critic-rl"), attempts)
+        if name == "generator":
+            return System(name, DirectPlanner(), None, 1)
+        if name == "oracle":
+            oracle = cast.teacher(teacher, remotes, cache, perfect=True)
+            return System(name, oracle, oracle, options.max_attempts)
+        plans, criticises = AGENTS[name]
+        return System(name, planner(plans), critic(criticises), options.max_attempts)
 
     return make

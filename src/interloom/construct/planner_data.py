@@ -93,7 +93,6 @@ def truncated(trajectory: Trajectory, cut: int) -> tuple[Request, Plan]:
     assert plan is not None and 1 <= cut < len(plan.steps) and cut <= len(_shown(trajectory))
     pictures, captions = _pictures(trajectory, cut)
     rest = plan.steps[cut:]
-    names = ", then ".join(step.step_name or f"step {step.step_number}" for step in rest)
     request = trajectory.request.model_copy(
         update={
             "id": f"{trajectory.request.id}/after-{cut}",
@@ -102,7 +101,7 @@ def truncated(trajectory: Trajectory, cut: int) -> tuple[Request, Plan]:
             "kind": "continuation",
         }
     )
-    there = f"{len(pictures)} pictures are there, still to do: {names}."
+    there = f"{len(pictures)} pictures are there, step {rest[0].step_number} is next."
     return request, Plan(reasoning=f"{plan.reasoning} {there}".strip(), steps=rest)
 
 

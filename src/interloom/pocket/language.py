@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -50,6 +51,14 @@ def with_article(name: str) -> str:
     'an orange cup'
     """
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def numbered(texts: Iterable[str], first: int = 1) -> str:
+    """
+    >>> numbered(["add a red sun at the center", "change the background to night"])
+    '1 add a red sun at the center; 2 change the background to night'
+    """
+    return "; ".join(f"{number} {text}" for number, text in enumerate(texts, first))
 
 
 @cache

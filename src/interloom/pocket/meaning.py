@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -19,6 +20,7 @@ from interloom.pocket.language import (
     MeaningError,
     describe_edit,
     normalise,
+    numbered,
     parse,
     with_article,
 )
@@ -34,10 +36,12 @@ from interloom.pocket.scene import Scene, apply, edits_between
 
 @dataclass(frozen=True)
 class Understood:
-    """A goal, and the knowledge it took to see it (empty for plain wordings)."""
+    """A goal, the knowledge it took to see it (empty for plain wordings), and the text in plain
+    words (empty where the knowledge is more than a name)."""
 
     goal: Goal
     recall: str = ""
+    plain: str = ""
 
 
 # ---------------------------------------------------------------------------------- riddles
@@ -108,22 +112,17 @@ def _reason(text: str, scene: Scene) -> Understood | None:
     return None
 
 
-def plainly(before: Scene, after: Scene) -> str:
-    """The change between two scenes in canonical sentences."""
-    sentences, scene = [], before
-    for edit in edits_between(before, after):
-        sentences.append(describe_edit(edit, scene))
-        scene = apply(scene, edit)
-    return "; ".join(sentences)
-
-
 def reasoning_article(rng: random.Random) -> tuple[Scene, str, str]:
     """A scene, a reasoning instruction that fits it, and what comes of it in plain words."""
     rule = rng.choice(reasoning_rules())
     scene, cell = example_scene(rule, rng, rng.randint(1, 4))
     after, _ = rule_result(rule, scene, cell)
     instruction = rng.choice(rule_instructions(rule, scene, cell))
-    return scene, instruction, f"{rule.auxiliary_text}. {plainly(scene, after)}"
+    sentences, now = [], scene
+    for edit in edits_between(scene, after):
+        sentences.append(describe_edit(edit, now))
+        now = apply(now, edit)
+    return scene, instruction, f"{rule.auxiliary_text}. {numbered(sentences)}"
 
 
 # ------------------------------------------------------------------------------- procedures
@@ -135,7 +134,11 @@ class KnownProcedure:
 
     procedure: Procedure
     steps: tuple[ConcreteStep, ...]
-    recall: str
+
+    @property
+    def recall(self) -> str:
+        """What one has to know: what is done step by step, and what is said about it."""
+        return _article(self.steps)
 
     def done(self, before: Scene | None) -> int:
         """How many steps a picture shows as done already (the latest that fits; 0 if none)."""
@@ -173,9 +176,14 @@ def procedure_steps(text: str) -> KnownProcedure | None:
         if match:
             slots = {name: values[0] for name, values in procedure.slots} | match.groupdict()
             filled = fill_procedure(procedure, slots)
-            recall = " then ".join(step.prompt for step in filled.steps)
-            return KnownProcedure(procedure, filled.steps, recall)
+            return KnownProcedure(procedure, filled.steps)
     return None
+
+
+def _article(steps: Sequence[ConcreteStep]) -> str:
+    return numbered(
+        step.prompt + (f": {step.auxiliary_text}" if step.auxiliary_text else "") for step in steps
+    )
 
 
 def procedure_article(procedure: Procedure, rng: random.Random) -> tuple[str, str]:
@@ -183,7 +191,7 @@ def procedure_article(procedure: Procedure, rng: random.Random) -> tuple[str, st
     slots = {name: rng.choice(values) for name, values in procedure.slots}
     filled = fill_procedure(procedure, slots)
     request = rng.choice(filled.requests)
-    return request, " then ".join(step.prompt for step in filled.steps)
+    return request, _article(filled.steps)
 
 
 # ------------------------------------------------------------------------------ altogether
@@ -202,7 +210,7 @@ def understand(text: str, scene: Scene | None = None) -> Understood:
     reasons = []
     for reading in readings:
         try:
-            return Understood(parse(reading, scene), recall)
+            return Understood(parse(reading, scene), recall, reading)
         except MeaningError as error:
             reasons.append(error)
     reasoned = _reason(plain, scene) if scene else None

@@ -344,7 +344,7 @@ def measure(generator: DiffusersGenerator, n: int, tick: Callable[[int], None]) 
     one_shot, composed = measure_captions(runner, n)
     single_edits, failed = measure_edits(runner, n)
     enough: dict[Operation, list[Case]] = {
-        operation: more_failures(runner, operation, cases, n, most_tries=5 * n)
+        operation: more_failures(runner, operation, cases, n, most_tries=16 * n)
         for operation, cases in failed.items()
     }
     repairs, by_operation = measure_repairs(runner, enough)

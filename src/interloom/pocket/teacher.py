@@ -8,11 +8,21 @@ are settings, since a teacher that never errs makes data that no real teacher ma
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from interloom.pocket.language import KEEP, correct, describe_edit, describe_scene, with_article
+from interloom.pocket.goal import Goal
+from interloom.pocket.language import (
+    KEEP,
+    MeaningError,
+    correct,
+    describe_edit,
+    describe_scene,
+    numbered,
+    parse,
+    with_article,
+)
 from interloom.pocket.meaning import KnownProcedure, procedure_steps, understand
 from interloom.pocket.scene import (
     CELLS,
@@ -77,34 +87,71 @@ def _wording(imperfection: Imperfection, rng: random.Random | None) -> Wording:
     return word
 
 
-def scene_steps(target: Scene, word: Wording, first_number: int = 1) -> list[Step]:
-    """Build a scene from nothing: one thing as text-to-image, then one edit for each other."""
-    things = list(target.sprites())
-    start = Scene.of(dict(things[:1]), target.background)
-    text = describe_scene(start)
+def scene_steps(
+    target: Scene, order: Sequence[int], word: Wording, first_number: int
+) -> list[Step]:
+    """Build a scene from nothing: one thing as text-to-image, then one edit for each other.
+
+    ``order`` are the target's cells in the order in which they are filled.
+    """
+    scene = Scene.of({cell: sprite for cell, sprite in target.sprites() if cell in order[:1]},
+                     target.background)  # fmt: skip
+    text = describe_scene(scene)
     steps = [_step(first_number, "start the picture", f"draw {text}", text, None)]
-    scene = start
-    for cell, sprite in things[1:]:
-        edit = Edit("add", at=cell, sprite=sprite)
-        prompt = word(edit, scene)
-        instruction = describe_edit(edit, scene)
-        name = f"add the {sprite}"
-        steps.append(_step(first_number + len(steps), name, instruction, prompt, None))
+    for cell in order[1:]:
+        edit = Edit("add", at=cell, sprite=target.cells[cell])
+        steps.append(_edit_step(edit, scene, word, first_number + len(steps)))
         scene = apply(scene, edit)
     return steps
 
 
-def edit_steps(before: Scene, after: Scene, word: Wording, first_number: int = 1) -> list[Step]:
-    """Turn one scene into another, one atomic edit a step, local ones before the background."""
+def _edit_step(edit: Edit, scene: Scene, word: Wording, number: int) -> Step:
+    prompt, instruction = word(edit, scene), describe_edit(edit, scene)
+    return _step(number, _edit_name(edit, scene), instruction, prompt, None)
+
+
+def edit_steps(
+    before: Scene, edits: Sequence[Edit], word: Wording, first_number: int
+) -> list[Step]:
+    """One atomic edit a step."""
     steps: list[Step] = []
     scene = before
-    for edit in edits_between(before, after):
-        prompt = word(edit, scene)
-        instruction = describe_edit(edit, scene)
-        name = _edit_name(edit, scene)
-        steps.append(_step(first_number + len(steps), name, instruction, prompt, None))
+    for edit in edits:
+        steps.append(_edit_step(edit, scene, word, first_number + len(steps)))
         scene = apply(scene, edit)
     return steps
+
+
+def _as_said(plain: str, target: Scene) -> list[int]:
+    """The target's cells in the order in which a text in plain words names what they hold."""
+
+    def mentioned(thing: tuple[int, Sprite]) -> int:
+        cell, sprite = thing
+        placed = plain.find(f"{sprite} at the {POSITIONS[cell]}")
+        return placed if placed >= 0 else plain.find(str(sprite))
+
+    return [cell for cell, _ in sorted(target.sprites(), key=mentioned)]
+
+
+def _in_a_row(plain: str, goal: Goal) -> Scene:
+    """The scene that a goal wants; things without a place stand in the order they are named."""
+    if goal.contents is None:
+        return goal.nearest(Scene(background=goal.background))
+    sprites = sorted(goal.contents, key=lambda sprite: plain.find(str(sprite)))
+    return Scene.of(dict(enumerate(sprites)), goal.background)
+
+
+def _edits_as_said(plain: str, before: Scene, goal: Goal) -> list[Edit]:
+    """The edits of a row of orders in its order, else what leads straight to the goal."""
+    scene, edits = before, []
+    for part in plain.split("; "):
+        try:
+            after = parse(part, scene).nearest(scene)
+        except MeaningError:
+            break
+        edits += edits_between(scene, after)
+        scene = after
+    return edits if goal.satisfied(scene) else edits_between(before, goal.nearest(before))
 
 
 def procedure_plan(known: KnownProcedure, before: Scene | None, word: Wording) -> list[Step]:
@@ -139,22 +186,23 @@ def plan(
     word = _wording(imperfection, rng)
     known = procedure_steps(text)
     if known is not None:
-        steps = procedure_plan(known, before, word)
         moved = [
             step.model_copy(update={"step_number": step.step_number + first_number - 1})
-            for step in steps
+            for step in procedure_plan(known, before, word)
         ]
-        return Plan(reasoning=known.recall, steps=tuple(moved))
+        return Plan(reasoning=f"{known.recall}.", steps=tuple(moved))
     understood = understand(text, before)
-    goal = understood.goal
-    target = goal.nearest(before or Scene(background=goal.background))
+    goal, when = understood.goal, ""
     if before is None or goal.before is None:
-        steps = scene_steps(target, word, first_number)
+        target = _in_a_row(understood.plain, goal)
+        order = _as_said(understood.plain, target)
+        steps = scene_steps(target, order, word, first_number)
+        when = "" if target.background == "day" else f"at {target.background}: "
     else:
-        steps = edit_steps(before, target, word, first_number)
-    shown = describe_scene(target)
-    reasoning = f"{understood.recall} the picture must show {shown}.".strip()
-    return Plan(reasoning=reasoning, steps=tuple(steps))
+        edits = _edits_as_said(understood.plain, before, goal)
+        steps = edit_steps(before, edits, word, first_number)
+    listed = when + numbered((step.instruction or "" for step in steps), first_number)
+    return Plan(reasoning=f"{understood.recall} {listed}.".strip(), steps=tuple(steps))
 
 
 def decompose(before: Scene, after: Scene) -> list[str]:
@@ -186,7 +234,8 @@ def _name(sprite: Sprite | None) -> str:
 def compare(before: Scene | None, verdict: Verdict) -> str:
     """Cell by cell: what was there and is there now, whether that is the same, and if it should be.
 
-    A change that was asked for is ``done`` or ``wrong``; one that was not is ``damaged``.
+    A change that was asked for is ``wanted`` and there (``yes``) or not (``no``); any other is
+    ``unwanted``.
     """
     expected, reading = verdict.expected, verdict.reading
     start = before or Scene()
@@ -204,8 +253,8 @@ def compare(before: Scene | None, verdict: Verdict) -> str:
 def _told(was: str, now: str, wanted: str) -> str:
     seen = f"{was} to {now} {'same' if was == now else 'different'}"
     if was != wanted:
-        return f"{seen} want {wanted} {'done' if now == wanted else 'wrong'}"
-    return seen if now == wanted else f"{seen} damaged"
+        return f"{seen} wanted {wanted} {'yes' if now == wanted else 'no'}"
+    return seen if now == wanted else f"{seen} unwanted"
 
 
 def refine(before: Scene | None, expected: Scene, style: str) -> str:
@@ -244,14 +293,14 @@ def critique(
         success = not success
     if success:
         return Critique(
-            success=True, refine_prompt=used_prompt, reasoning=f"{reasoning}. all good."
+            success=True, refine_prompt=used_prompt, reasoning=f"{reasoning}. all as wanted."
         )
     styles = imperfection.styles
     chosen = rng.choices(list(styles), list(styles.values()))[0] if rng else "state_keep"
     return Critique(
         success=False,
         refine_prompt=refine(before, verdict.expected, chosen),
-        reasoning=f"{reasoning}. not done.",
+        reasoning=f"{reasoning}. not as wanted.",
     )
 
 

@@ -72,6 +72,22 @@ def with_conversations(dataset: Dataset, converse: Callable[[Row], dict[str, Any
     return dataset.with_transform(transform)
 
 
+def joined(parts: Sequence[Dataset]) -> Dataset:
+    """Samples of several datasets as one, each made by its own dataset when it is asked for."""
+    places = {
+        "part": [number for number, part in enumerate(parts) for _ in range(len(part))],
+        "place": [place for part in parts for place in range(len(part))],
+    }
+
+    def transform(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        samples = [
+            parts[part][place] for part, place in zip(batch["part"], batch["place"], strict=True)
+        ]
+        return {name: [sample[name] for sample in samples] for name in samples[0]}
+
+    return Dataset.from_dict(places).with_transform(transform)
+
+
 def text_lengths(
     dataset: Dataset, pictures: Callable[[Row], int], without: Sequence[str]
 ) -> list[int]:

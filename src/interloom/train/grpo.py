@@ -9,24 +9,19 @@ objective and the k3 estimate of the KL divergence from the SFT model are TRL's.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
 from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from interloom import cast, dialogue
 from interloom.backends.transformers import ChatModel, image_tokens, load_model, load_processor
 from interloom.construct import critic_data
 from interloom.errors import InterloomError
-from interloom.records import Failure, Score
 from interloom.runner import StageRun
-from interloom.seeding import derive_seed
 from interloom.settings import GrpoSettings, ModelsSettings, Settings
-from interloom.train import preflight, sft
+from interloom.train import preflight, readiness, sft
+from interloom.train.critic_reward import CriticReward, LogMetric, case_from, fix_hits
 from interloom.train.data import (
     Row,
     load_rows,
@@ -34,143 +29,53 @@ from interloom.train.data import (
     split_held_out,
     with_conversations,
 )
-from interloom.train.measure import critic_figures, repaired
-from interloom.train.refinement import Executed, Refinement, Refiner
-from interloom.train.rewards import (
-    After,
-    Rewards,
-    Weights,
-    confusion,
-    critic_rewards,
-    read_answer,
-    zero_variance_share,
-)
+from interloom.train.measure import critic_figures, mean
+from interloom.train.refinement import Refiner
+from interloom.train.rewards import After
+from interloom.train.rollouts import PartwiseGRPOTrainer
 from interloom.train.samples import Sample, write_samples
 from interloom.train.sft_critic import case_of, request_of
-from interloom.train.watch import Metrics, Watch
-
-LogMetric = Callable[[str, float], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One recorded iteration, as the reward needs it. ``seed`` is the generator's, fixed per
-    case."""
-
-    before: bytes | None
-    after: bytes
-    prompt: str
-    used_prompt: str
-    success: bool
-    score: Score
-    seed: int
-
-
-def case_from(row: Row, seed: int) -> Case:
-    """A row of critic data as a case."""
-    return Case(
-        before=row["before"],
-        after=row["after"],
-        prompt=row["prompt"],
-        used_prompt=row["used_prompt"],
-        success=row["success"],
-        score=Score(semantic=row["semantic"], quality=row["quality"]),
-        seed=derive_seed(seed, "refinement", row["id"]),
-    )
-
-
-class CriticReward:
-    """The reward of a whole batch of completions, as TRL calls it.
-
-    Completions of one prompt stand together (``group_size`` of them). Parts, failures, the
-    zero-variance share and the seconds spent waiting for generator and judge go to the trainer's
-    ``log_metric``.
-    """
-
-    def __init__(self, refiner: Refiner, settings: GrpoSettings) -> None:
-        self.refiner = refiner
-        self.settings = settings
-        self.weights = Weights(
-            format=settings.format_weight, alpha=settings.alpha, semantic=settings.semantic_share
-        )
-
-    def execute(self, completions: Sequence[str], cases: Sequence[Case]) -> list[After]:
-        """Scores of the images that the refined prompts give, in one batch."""
-        answers = [read_answer(completion) for completion in completions]
-        wanted = [i for i, case in enumerate(cases) if not case.success and answers[i] is not None]
-        refinements = []
-        for i in wanted:
-            case, answer = cases[i], answers[i]
-            assert answer is not None
-            # An empty refined prompt means: the same again.
-            refined = answer.refine_prompt.strip() or case.used_prompt
-            refinements.append(Refinement(case.before, case.prompt, refined, case.seed))
-        after: list[After] = ["no image" if case.success else "unreadable" for case in cases]
-        for i, result in zip(wanted, self.refiner.execute(refinements), strict=True):
-            after[i] = result.score if isinstance(result, Executed) else result
-        return after
-
-    def __call__(
-        self, completions: Sequence[str], cases: Sequence[Case], log_metric: LogMetric | None = None
-    ) -> list[float | None]:
-        """One total per completion, ``None`` where a generator or judge call failed for good."""
-        started = time.monotonic()
-        made = self.refiner.images_made
-        after = self.execute(completions, cases)
-        truths = [case.success for case in cases]
-        rewards = critic_rewards(
-            completions,
-            truths,
-            [case.score for case in cases],
-            after,
-            formula=self.settings.formula,
-            weights=self.weights,
-        )
-        if log_metric is not None:
-            log_metric("reward/wait_seconds", time.monotonic() - started)
-            log_metric("reward/images", float(self.refiner.images_made - made))
-            for name, value in reward_metrics(
-                completions, cases, after, rewards, self.settings.group_size
-            ).items():
-                log_metric(name, value)
-        return rewards.total
-
-
-def reward_metrics(
-    completions: Sequence[str],
-    cases: Sequence[Case],
-    after: Sequence[After],
-    rewards: Rewards,
-    group_size: int,
-) -> Metrics:
-    """What a batch of rewards looks like: means of the parts, failures, judgments, ties."""
-    figures: Metrics = {
-        "reward/format": _mean(rewards.format),
-        "reward/accuracy": _mean(rewards.accuracy),
-        "reward/failed_calls": float(sum(isinstance(result, Failure) for result in after)),
-        "reward/zero_variance": zero_variance_share(rewards.total, group_size),
-    }
-    faulty = [i for i, case in enumerate(cases) if not case.success]
-    for name, values in (("semantic", rewards.semantic), ("quality", rewards.quality)):
-        known = [value for i in faulty if (value := values[i]) is not None]
-        if known:
-            figures[f"reward/{name}_step"] = _mean(known)
-    if faulty:
-        figures["reward/repaired"] = _mean([repaired(after[i]) for i in faulty])
-    for name, count in confusion(completions, [case.success for case in cases]).items():
-        figures[f"judgment/{name}"] = count / len(cases)
-    return figures
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+from interloom.train.watch import Metrics, Watch, last_checkpoint
 
 
 def run(settings: Settings, stage: StageRun) -> None:
     """Body of the stage."""
-    options, models = settings.grpo_critic, settings.models
+    options = settings.grpo_critic
     preflight.check_group(options.group_size, options.batch_size, options.micro_batch_size)
     sft.prepare(options.threads, settings.seed)
+    rows, train, held = _rows(options, stage)
+    fit(
+        options,
+        settings.models,
+        stage,
+        rows=rows,
+        train=train,
+        held=held,
+        refiner=_refiner(settings, stage),
+        seed=settings.seed,
+    )
+
+
+def check(settings: Settings, stage: StageRun) -> Metrics:
+    """What RL could gain from the SFT critic as it is (``readiness.py``), without training."""
+    options, models = settings.grpo_critic, settings.models
+    sft.prepare(options.threads, settings.seed)
+    rows, _, held = _rows(options, stage)
+    base = stage.dep("critic-sft")
+    chat = ChatModel(
+        load_model(base, dtype=models.vlm_dtype),
+        load_processor(base, max_image_pixels=models.max_image_pixels),
+        batch_size=max(16, options.micro_batch_size),
+        max_new_tokens=options.max_new_tokens,
+    )
+    reward = CriticReward(_refiner(settings, stage), options)
+    kept = plain_rows(rows, held)
+    style, seed = models.dialogue, settings.seed
+    return Validation(stage, chat, reward, kept, style=style, seed=seed).readiness(seed)
+
+
+def _rows(options: GrpoSettings, stage: StageRun) -> tuple[Dataset, list[int], list[int]]:
+    """All rows of the RL data, and the places of those to train on and of those kept from it."""
     rows = load_rows(stage.dep("critic-data") / "rl.parquet", stage.work / "rows")
     keys = [request_of({"step_id": step_id}) for step_id in rows["step_id"]]
     train, held = split_held_out(keys, options.held_out)
@@ -179,21 +84,15 @@ def run(settings: Settings, stage: StageRun) -> None:
             f"grpo-critic: {len(train)} training and {len(held)} held-out rows; one step takes "
             f"{options.batch_size} prompts (grpo_critic.batch_size): make more RL data"
         )
-    remotes = cast.remotes(settings.remote, stage)
-    refiner = Refiner(
-        cast.generator(models.generator_named(options.generator), remotes),
+    return rows, train, held
+
+
+def _refiner(settings: Settings, stage: StageRun) -> Refiner:
+    options, remotes = settings.grpo_critic, cast.remotes(settings.remote, stage)
+    return Refiner(
+        cast.generator(settings.models.generator_named(options.generator), remotes),
         cast.judge(settings.teacher, remotes),
         retries=options.reward_retries,
-    )
-    fit(
-        options,
-        models,
-        stage,
-        rows=rows,
-        train=train,
-        held=held,
-        refiner=refiner,
-        seed=settings.seed,
     )
 
 
@@ -236,7 +135,9 @@ def fit(
         texts = [turns[0]["content"] for turns in completions]
         return reward(texts, [cases[name] for name in id], log_metric)
 
-    trainer = GRPOTrainer(
+    trainer = PartwiseGRPOTrainer(
+        parts=options.parts,
+        on_rollouts=lambda names, texts: reward.begin(texts, [cases[name] for name in names]),
         model=model,
         reward_funcs=total,
         args=grpo_config(options, models, stage, seed, image_tokens(model)),
@@ -261,11 +162,25 @@ def fit(
         at_start=True,
         patience=options.patience,
     )
+    if options.readiness.act != "off" and last_checkpoint(stage.work) is None:
+        _demand_readiness(validation.readiness(seed), options, stage)
     sft.train(trainer, watch, stage)
     sft.export(
         stage.work / "best", base, stage.out("critic-rl"), models, merge=options.lora_rank > 0
     )
     sft.finish(watch, stage)
+
+
+def _demand_readiness(figures: Metrics, options: GrpoSettings, stage: StageRun) -> None:
+    stage.metrics({f"readiness/{name}": value for name, value in figures.items()}, step=0)
+    found = readiness.problems(figures, options.readiness)
+    if found and options.readiness.act == "refuse":
+        raise InterloomError(
+            f"grpo-critic: RL cannot gain from this critic: {'; '.join(found)} "
+            "(grpo_critic.readiness.act = warn starts it all the same)"
+        )
+    for problem in found:
+        stage.log(f"warning: {problem}")
 
 
 def rollout(row: Row, style: dialogue.Style) -> dict[str, Any]:
@@ -302,24 +217,34 @@ class Validation:
         answers = sft.in_evaluation_mode(self.chat, self.conversations)
         after = self.reward.execute(answers, self.cases)
         truths = [case.success for case in self.cases]
-        rewards = critic_rewards(
-            answers,
-            truths,
-            [case.score for case in self.cases],
-            after,
-            formula=self.reward.settings.formula,
-            weights=self.reward.weights,
-        )
+        rewards = self.reward.compose(answers, self.cases, after)
         known = [total for total in rewards.total if total is not None]
         if not known:
             raise InterloomError("grpo-critic: generator or judge failed on every held-out sample")
-        figures = {"reward": _mean(known), **critic_figures(answers, truths)}
+        figures = {"reward": mean(known), **critic_figures(answers, truths)}
         fixes = fix_hits(answers, self.cases, after)
         if fixes:
-            figures["fix"] = _mean(fixes)
+            figures["fix"] = mean(fixes)
         figures["failed_calls"] = float(len(rewards.total) - len(known))
         self._table(step, answers, after)
         return figures
+
+    def readiness(self, seed: int) -> Metrics:
+        """What sampling could gain over greedy answers, on some of the held-out rows."""
+        options = self.reward.settings
+        # Faulty cases tell more: they are taken first, up to half.
+        places = sorted(range(len(self.cases)), key=lambda i: self.cases[i].success)
+        half = options.readiness.cases // 2
+        chosen = places[:half] + places[::-1][: options.readiness.cases - half]
+        chosen = sorted(set(chosen))
+        return readiness.measure(
+            self.chat,
+            [self.conversations[i] for i in chosen],
+            [self.cases[i] for i in chosen],
+            self.reward,
+            options,
+            seed,
+        )
 
     def _table(self, step: int, answers: list[str], after: list[After]) -> None:
         samples = [
@@ -329,17 +254,6 @@ class Validation:
         path = self.stage.work / f"samples-{step:05d}.html"
         write_samples(path, f"Held-out critiques after {step} steps", samples[:24])
         self.stage.artifact(path, "samples")
-
-
-def fix_hits(answers: Sequence[str], cases: Sequence[Case], after: Sequence[After]) -> list[float]:
-    """Per faulty case 1 if it was judged false and repaired, else 0; failed calls are left out."""
-    hits: list[float] = []
-    for answer, case, result in zip(answers, cases, after, strict=True):
-        if case.success or isinstance(result, Failure):
-            continue
-        said = read_answer(answer)
-        hits.append(float(said is not None and not said.success and repaired(result) > 0))
-    return hits
 
 
 def grpo_config(

@@ -47,10 +47,10 @@ def planner_figures(
     ]
     match = [_match(plan, target) for plan, target in zip(plans, targets, strict=True)]
     return {
-        "format_validity": _mean([plan is not None for plan in plans]),
-        "plan_validity": _mean(valid),
-        "step_count": _mean(counts),
-        "prompt_match": _mean(match),
+        "format_validity": mean([plan is not None for plan in plans]),
+        "plan_validity": mean(valid),
+        "step_count": mean(counts),
+        "prompt_match": mean(match),
     }
 
 
@@ -58,7 +58,7 @@ def _match(plan: Plan | None, target: Plan) -> float:
     if plan is None:
         return 0.0
     said = {step.step_number: step.prompt or step.auxiliary_text for step in plan.steps}
-    return _mean(
+    return mean(
         [
             said.get(step.step_number) == (step.prompt or step.auxiliary_text)
             for step in target.steps
@@ -80,15 +80,16 @@ def critic_figures(answers: Sequence[str], success: Sequence[bool]) -> dict[str,
         for truth in (True, False)
     }
     return {
-        "format_validity": _mean([critique is not None for critique in critiques]),
-        "judgment_accuracy": _mean(right),
-        "accuracy_on_true": _mean(by_truth[True]),
-        "accuracy_on_false": _mean(by_truth[False]),
-        "said_true": _mean([critique is not None and critique.success for critique in critiques]),
+        "format_validity": mean([critique is not None for critique in critiques]),
+        "judgment_accuracy": mean(right),
+        "accuracy_on_true": mean(by_truth[True]),
+        "accuracy_on_false": mean(by_truth[False]),
+        "said_true": mean([critique is not None and critique.success for critique in critiques]),
     }
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float]) -> float:
+    """Their mean, 0 of none."""
     return sum(values) / len(values) if values else 0.0
 
 

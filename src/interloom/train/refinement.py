@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from interloom.images import digest
 from interloom.loop import with_retries
 from interloom.records import Failure, Score
 from interloom.roles import GenerationJob, Generator, Judge, JudgeCase
+
+Key = tuple[str, str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Refinement:
     seed: int
 
     @property
-    def key(self) -> tuple[str, str, str, int]:
+    def key(self) -> Key:
         before = digest(self.before) if self.before is not None else ""
         return before, self.prompt, self.refined, self.seed
 
@@ -56,24 +59,36 @@ class Refiner:
         self.cache_size = cache_size
         self.images_made = 0
         self.cache_hits = 0
-        self._cache: OrderedDict[tuple[str, str, str, int], Executed] = OrderedDict()
+        self._pool = ThreadPoolExecutor(1, "refiner")
+        self._begun: dict[Key, tuple[Future[list[Executed | Failure]], int]] = {}
+        self._cache: OrderedDict[Key, Executed] = OrderedDict()
+
+    def begin(self, refinements: Sequence[Refinement]) -> None:
+        """Start to execute, in the background, what is not known yet; ``execute`` waits for it."""
+        new = {
+            r.key: r for r in refinements if r.key not in self._cache and r.key not in self._begun
+        }
+        if new:
+            future = self._pool.submit(self._execute, list(new.values()))
+            self._begun |= {key: (future, place) for place, key in enumerate(new)}
 
     def execute(self, refinements: Sequence[Refinement]) -> list[Executed | Failure]:
         """Images and scores in order. A failure is never remembered: the next call tries again."""
         keys = [refinement.key for refinement in refinements]
-        new = {k: r for k, r in zip(keys, refinements, strict=True) if k not in self._cache}
-        self.cache_hits += len(refinements) - len(new)
-        failures: dict[tuple[str, str, str, int], Failure] = {}
-        fresh: dict[tuple[str, str, str, int], Executed] = {}
-        for key, result in zip(new, self._execute(list(new.values())), strict=True):
-            if isinstance(result, Failure):
-                failures[key] = result
-            else:
-                fresh[key] = result
-        results: list[Executed | Failure] = []
+        known: dict[Key, Executed | Failure] = {}
         for key in keys:
-            results.append(failures.get(key) or fresh.get(key) or self._cache[key])
-        self._cache.update(fresh)
+            if key in self._begun:
+                future, place = self._begun.pop(key)
+                known[key] = future.result()[place]
+        new = {
+            key: refinement
+            for key, refinement in zip(keys, refinements, strict=True)
+            if key not in self._cache and key not in known
+        }
+        self.cache_hits += len(refinements) - len(new) - len(known)
+        known |= dict(zip(new, self._execute(list(new.values())), strict=True))
+        results = [known[key] if key in known else self._cache[key] for key in keys]
+        self._cache.update((k, done) for k, done in known.items() if isinstance(done, Executed))
         while len(self._cache) > self.cache_size:
             self._cache.popitem(last=False)
         return results

@@ -209,12 +209,14 @@ def prepare(threads: int, seed: int) -> None:
     datasets.disable_progress_bars()
 
 
-def in_evaluation_mode(chat: ChatModel, conversations: list[Conversation]) -> list[str]:
-    """Greedy answers of a model that is in training, which is left in the mode it was in."""
+def in_evaluation_mode(
+    chat: ChatModel, conversations: list[Conversation], temperature: float = 0.0, seed: int = 0
+) -> list[str]:
+    """Answers of a model that is in training, which is left in the mode it was in."""
     training = chat.model.training
     chat.model.eval()
     try:
-        return chat.generate(conversations)
+        return chat.generate(conversations, temperature=temperature, seed=seed)
     finally:
         chat.model.train(training)
 

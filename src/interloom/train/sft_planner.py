@@ -15,6 +15,7 @@ from interloom.settings import Settings
 from interloom.train import sft
 from interloom.train.data import (
     Row,
+    joined,
     load_rows,
     plain_rows,
     split_held_out,
@@ -22,6 +23,7 @@ from interloom.train.data import (
     with_conversations,
 )
 from interloom.train.measure import planner_figures
+from interloom.train.sft_critic import critic_samples
 
 
 def run(settings: Settings, stage: StageRun) -> None:
@@ -38,10 +40,17 @@ def run(settings: Settings, stage: StageRun) -> None:
     def converse(row: Row) -> dict[str, Any]:
         return planner_data.to_conversation(row, style)
 
+    samples = with_conversations(rows.select(train), converse)
+    lengths = text_lengths(rows.select(train), lambda row: len(row["captions"]), ("images",))
+    if times := options.with_critic_rows:
+        path, cache = stage.dep("critic-data") / "sft.parquet", stage.work / "critic-rows"
+        also = critic_samples(path, cache, settings.sft_planner.held_out, style)
+        samples = joined([samples, *[also.samples] * times])
+        lengths += also.lengths * times
     task = sft.Task(
         name="planner",
-        samples=with_conversations(rows.select(train), converse),
-        lengths=text_lengths(rows.select(train), lambda row: len(row["captions"]), ("images",)),
+        samples=samples,
+        lengths=lengths,
         held_out=[dialogue.planner_messages(request, style) for request in requests],
         figures=lambda answers: planner_figures(answers, requests, targets),
         select="plan_validity",

@@ -1,7 +1,8 @@
 """What the miniature vision-language model learns before anyone makes an agent of it.
 
 General skills only: describe, locate, compare, answer in a given format, rephrase, and what an
-encyclopedia says. No plan, no critique, no judgment and no correction occurs here.
+encyclopedia says. Two pictures and a list are compared, but
+no plan, no critique and no correction occurs here.
 """
 
 from __future__ import annotations
@@ -9,63 +10,30 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
+from interloom.pocket.foundation.comparing import (
+    as_wanted,
+    check_list,
+    compare,
+    same_or_different,
+    thing,
+    what_changed,
+)
+from interloom.pocket.foundation.lessons import Lesson, Picture, random_picture
 from interloom.pocket.knowledge import procedures, riddles
-from interloom.pocket.language import describe_edit, describe_scene, with_article
+from interloom.pocket.language import describe_edit, describe_scene, numbered, with_article
 from interloom.pocket.meaning import procedure_article, reasoning_article
 from interloom.pocket.scene import (
     CELLS,
-    COLOURS,
     OPERATIONS,
     POSITIONS,
+    Edit,
     Scene,
-    Sprite,
     apply,
     random_edit,
     random_scene,
     random_sprite,
 )
-
-UNCLEAR = "unclear"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture to be drawn for a lesson. Cells in ``unclear`` are spoiled."""
-
-    scene: Scene
-    unclear: frozenset[int] = frozenset()
-    blank: bool = False
-
-    def name(self, cell: int) -> str:
-        if cell in self.unclear:
-            return UNCLEAR
-        sprite = self.scene.cells[cell]
-        return str(sprite) if sprite else "nothing"
-
-    @property
-    def background(self) -> str:
-        return "blank" if self.blank else self.scene.background
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """One question about zero, one or two pictures, and its answer. ``<image>`` marks a picture."""
-
-    question: str
-    answer: str
-    pictures: tuple[Picture, ...] = ()
-
-
-def random_picture(rng: random.Random) -> Picture:
-    """A scene of up to eight things, now and then with a spoiled cell, now and then blank."""
-    if rng.random() < 0.05:
-        return Picture(Scene(), blank=True)
-    scene = random_scene(rng, rng.choices(range(9), (1, 2, 3, 4, 4, 3, 3, 2, 1))[0])
-    full = [cell for cell, _ in scene.sprites()]
-    spoiled = rng.sample(full, 1) if full and rng.random() < 0.12 else []
-    return Picture(scene, frozenset(spoiled))
 
 
 def _listing(picture: Picture) -> str:
@@ -94,104 +62,6 @@ def _where_is(rng: random.Random) -> Lesson:
     return Lesson(f"<image>where is the {sprite}", ", ".join(found) or "nowhere", (picture,))
 
 
-def _changed(rng: random.Random, picture: Picture) -> Picture:
-    """Another picture that differs in few cells: edited, or in some cells by chance."""
-    scene = picture.scene
-    for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        edit = random_edit(rng, scene, rng.choice(OPERATIONS))
-        if edit:
-            scene = apply(scene, edit)
-    full = [cell for cell, _ in scene.sprites()]
-    spoiled = rng.sample(full, 1) if full and rng.random() < 0.12 else []
-    return Picture(scene, frozenset(spoiled))
-
-
-def _pair(rng: random.Random) -> tuple[Picture, Picture]:
-    first = random_picture(rng)
-    first = Picture(first.scene, blank=first.blank)
-    if rng.random() < 0.15:
-        return first, random_picture(rng)
-    return first, _changed(rng, first)
-
-
-def _compare(rng: random.Random) -> Lesson:
-    a, b = _pair(rng)
-    lines = []
-    for cell in range(CELLS):
-        was, now = a.name(cell), b.name(cell)
-        same = "same" if was == now else "different"
-        lines.append(f"{POSITIONS[cell]}: {was} to {now} {same}")
-    lines.append(f"background: {a.background} to {b.background}")
-    return Lesson("<image><image>compare the pictures", "; ".join(lines), (a, b))
-
-
-def _what_changed(rng: random.Random) -> Lesson:
-    a, b = _pair(rng)
-    lines = [
-        f"{POSITIONS[cell]}: {a.name(cell)} to {b.name(cell)}"
-        for cell in range(CELLS)
-        if a.name(cell) != b.name(cell)
-    ]
-    if a.background != b.background:
-        lines.append(f"background: {a.background} to {b.background}")
-    return Lesson("<image><image>what changed", "; ".join(lines) or "nothing", (a, b))
-
-
-def _matches(rng: random.Random) -> Lesson:
-    """Two pictures and a list: which cells of the second picture are as listed?"""
-    a, b = _pair(rng)
-    wanted: list[Sprite | None] = list(b.scene.cells)
-    for cell in rng.sample(range(CELLS), rng.choice((0, 1, 2, 3))):
-        sprite = wanted[cell]
-        roll = rng.random()
-        if sprite and roll < 0.4:
-            wanted[cell] = Sprite(rng.choice(tuple(COLOURS)), sprite.kind)
-        elif sprite and roll < 0.6:
-            wanted[cell] = None
-        else:
-            wanted[cell] = random_sprite(rng)
-    asked = rng.sample(range(CELLS), rng.choice((1, 2, 3)))
-    said = ", ".join(f"{POSITIONS[c]} {wanted[c] or 'nothing'}" for c in asked)
-    lines = []
-    for cell in range(CELLS):
-        was, now = a.name(cell), b.name(cell)
-        if cell in asked:
-            name = str(wanted[cell]) if wanted[cell] else "nothing"
-            lines.append(
-                f"{POSITIONS[cell]}: {was} to {now} listed {name} {'yes' if now == name else 'no'}"
-            )
-        else:
-            lines.append(
-                f"{POSITIONS[cell]}: {was} to {now}" if was != now else f"{POSITIONS[cell]}: {now}"
-            )
-    return Lesson(f"<image><image>check the list: {said}", "; ".join(lines), (a, b))
-
-
-def same_or_different(rng: random.Random) -> Lesson:
-    """Whether two names are the same, for a few pairs."""
-    asked, said = [], []
-    for _ in range(rng.randint(2, 6)):
-        first = _any_name(rng)
-        second, roll = first, rng.random()
-        if roll < 0.15 or (roll < 0.5 and " " not in first):
-            second = _any_name(rng)
-        elif roll < 0.5:
-            colour, kind = first.split()
-            second = rng.choice((f"{rng.choice(list(COLOURS))} {kind}", f"{colour} {_kind(rng)}"))
-        asked.append(f"{first} to {second}")
-        said.append(f"{asked[-1]} {'same' if first == second else 'different'}")
-    return Lesson(f"same or different: {'; '.join(asked)}", "; ".join(said))
-
-
-def _kind(rng: random.Random) -> str:
-    return random_sprite(rng).kind
-
-
-def _any_name(rng: random.Random) -> str:
-    roll = rng.random()
-    return "nothing" if roll < 0.2 else UNCLEAR if roll < 0.25 else str(random_sprite(rng))
-
-
 def _as_json(rng: random.Random) -> Lesson:
     picture, cell = random_picture(rng), rng.randrange(CELLS)
     answer = json.dumps({"place": POSITIONS[cell], "thing": picture.name(cell)})
@@ -206,19 +76,64 @@ def _text_as_json(rng: random.Random) -> Lesson:
 
 
 def _rephrase(rng: random.Random) -> Lesson:
-    scene = random_scene(rng, rng.randint(1, 6))
-    edit = random_edit(rng, scene, rng.choice(OPERATIONS))
-    if edit is None:
-        return _rephrase(rng)
+    edit, scene = _edit(rng, random_scene(rng, rng.randint(1, 6)))
     said = describe_edit(edit, scene, "paraphrased", rng)
     return Lesson(f"say it plainly: {said}", describe_edit(edit, scene))
 
 
-def _plain_scene(rng: random.Random) -> Lesson:
-    scene = random_scene(rng, rng.randint(1, 6))
-    ordered = random.Random(rng.random())
-    said = describe_scene(scene, "paraphrased", ordered)
-    return Lesson(f"say it plainly: {said}", describe_scene(scene))
+def _edit(rng: random.Random, scene: Scene) -> tuple[Edit, Scene]:
+    """An edit that the scene allows, and the scene."""
+    edit = random_edit(rng, scene, rng.choice(OPERATIONS))
+    return (edit, scene) if edit else _edit(rng, scene)
+
+
+def _one_by_one(rng: random.Random) -> Lesson:
+    """A scene or a row of edits in plain words, numbered in the order in which they were said."""
+    scene = random_scene(rng, rng.randint(1, 7))
+    first = rng.choice((1, 1, 1, 2, 2, 3, 4))
+    start = f" from {first}" if first > 1 else ""
+    if rng.random() < 0.4:
+        said, plain = [], []
+        for _ in range(rng.choice((1, 2, 2, 3, 3))):
+            edit, scene = _edit(rng, scene)
+            form = rng.choice(("canonical", "paraphrased", "paraphrased"))
+            said.append(describe_edit(edit, scene, form, rng))
+            plain.append(describe_edit(edit, scene))
+            scene = apply(scene, edit)
+        return Lesson(f"one by one{start}: {'; '.join(said)}", numbered(plain, first))
+    things = list(scene.sprites())
+    rng.shuffle(things)
+    placed = rng.random() < 0.85
+    names = [with_article(str(sprite)) for _, sprite in things]
+    places = [f" at the {POSITIONS[cell]}" if placed else "" for cell, _ in things]
+    said, recall = list(names), ""
+    if rng.random() < 0.4:
+        riddle, i = rng.choice(riddles()), rng.randrange(len(things))
+        names[i], said[i] = with_article(str(riddle.answer)), rng.choice(riddle.phrases)
+        recall = f"{said[i]} is {names[i]}. "
+    when = "" if scene.background == "day" else f", at {scene.background}"
+    opening = rng.choice(("", "", "draw ", "show ", "a picture with ", "i want to see "))
+    recall += f"at {scene.background}: " if when else ""
+    text = ", ".join(map("".join, zip(said, places, strict=True)))
+    plain = map("".join, zip(names, places, strict=True))
+    return Lesson(f"one by one{start}: {opening}{text}{when}", recall + numbered(plain, first))
+
+
+def _cell_by_cell(rng: random.Random) -> Lesson:
+    """What an edit or a row of them wants to see, cell by cell."""
+    start = scene = random_scene(rng, rng.randint(1, 6))
+    said = []
+    for _ in range(rng.choice((1, 1, 1, 2))):
+        edit, scene = _edit(rng, scene)
+        said.append(describe_edit(edit, scene, rng.choice(("canonical", "paraphrased")), rng))
+        scene = apply(scene, edit)
+    changed = start.difference(scene)
+    lines = [
+        f"{POSITIONS[cell]}: " + (f"wanted {thing(scene, cell)}" if cell in changed else "same")
+        for cell in range(CELLS)
+    ]
+    sky = f"wanted {scene.background}" if scene.background != start.background else "same"
+    return Lesson(f"cell by cell: {'; '.join(said)}", "; ".join([*lines, f"background: {sky}"]))
 
 
 def _riddle(rng: random.Random) -> Lesson:
@@ -250,28 +165,32 @@ def _reasoning(rng: random.Random) -> Lesson:
 Skills = Mapping[Callable[[random.Random], Lesson], float]
 
 SKILLS: Skills = {
-    list_cells: 0.14,
-    _what_is_at: 0.05,
-    _where_is: 0.04,
-    _compare: 0.16,
-    _what_changed: 0.06,
-    _matches: 0.14,
-    same_or_different: 0.04,
-    _as_json: 0.03,
-    _text_as_json: 0.05,
-    _rephrase: 0.06,
-    _plain_scene: 0.05,
-    _riddle: 0.09,
-    _procedure: 0.05,
-    _reasoning: 0.04,
+    list_cells: 0.09,
+    _what_is_at: 0.04,
+    _where_is: 0.03,
+    compare: 0.12,
+    what_changed: 0.03,
+    check_list: 0.21,
+    same_or_different: 0.03,
+    as_wanted: 0.03,
+    _as_json: 0.02,
+    _text_as_json: 0.04,
+    _rephrase: 0.03,
+    _one_by_one: 0.11,
+    _cell_by_cell: 0.04,
+    _riddle: 0.07,
+    _procedure: 0.08,
+    _reasoning: 0.03,
 }
 """What is learned, and how often."""
 
 READING: Skills = {
-    same_or_different: 0.45,
-    _plain_scene: 0.20,
-    _text_as_json: 0.15,
-    _rephrase: 0.20,
+    same_or_different: 0.35,
+    as_wanted: 0.20,
+    _cell_by_cell: 0.10,
+    _one_by_one: 0.20,
+    _text_as_json: 0.10,
+    _rephrase: 0.05,
 }
 """Lessons without pictures that teach to copy, to order and to compare."""
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
+
+from interloom.errors import InterloomError
 
 Metrics = Mapping[str, float]
 StepFunction = Callable[[int, np.random.Generator], tuple[torch.Tensor, Metrics]]
@@ -85,7 +88,8 @@ def train(
 ) -> None:
     """Train ``modules`` in place; afterwards they hold the averaged weights.
 
-    A killed run continues from ``work/<name>.pt`` with the same random state. ``step_function``
+    A killed run continues from ``work/<name>.pt`` with the same random state; a checkpoint of a
+    run with another seed or schedule is refused (``InterloomError``). ``step_function``
     gets the step number and the generator to draw data from, and returns the loss and what to
     report; ``on_step`` runs after every step (for snapshots on the way). ``mixed`` computes the
     forward pass in bfloat16 where that is safe.
@@ -104,9 +108,10 @@ def train(
     torch.manual_seed(seed)
     work.mkdir(parents=True, exist_ok=True)
     checkpoint = work / f"{name}.pt"
+    run = {"seed": seed, **asdict(schedule)}
     first = 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=False)
+        state = _load(checkpoint, run)
         for key, module in modules.items():
             module.load_state_dict(state["modules"][key])
         optimizer.load_state_dict(state["optimizer"])
@@ -148,12 +153,33 @@ def train(
                 "numpy": rng.bit_generator.state,
                 "torch": torch.get_rng_state(),
                 "step": done,
+                "run": run,
             }
-            aside = checkpoint.with_suffix(".part")
-            torch.save(state, aside)
-            aside.replace(checkpoint)
+            _save(state, checkpoint)
         if on_step:
             on_step(done, average)
     average.swap()
     for module in trained:
         module.eval()
+
+
+def _save(state: Mapping[str, object], checkpoint: Path) -> None:
+    aside = checkpoint.with_suffix(".part")
+    torch.save(state, aside)
+    aside.replace(checkpoint)
+
+
+def _load(checkpoint: Path, run: Mapping[str, object]) -> dict[str, Any]:
+    """A checkpoint of this very run.
+
+    Raises:
+        InterloomError: it is of a run with another seed or schedule.
+    """
+    state = torch.load(checkpoint, weights_only=False)
+    other = {key: value for key, value in state["run"].items() if run.get(key) != value}
+    if other:
+        said = ", ".join(f"{key} {value}, not {run.get(key)}" for key, value in other.items())
+        raise InterloomError(
+            f"{checkpoint} is of another run ({said}): choose another --work, or remove it"
+        )
+    return state

@@ -1,0 +1,48 @@
+"""What a lesson is: a question about zero, one or two pictures, and its answer."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from interloom.pocket.scene import Scene, random_scene
+
+UNCLEAR = "unclear"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to be drawn for a lesson. Cells in ``unclear`` are spoiled."""
+
+    scene: Scene
+    unclear: frozenset[int] = frozenset()
+    blank: bool = False
+
+    def name(self, cell: int) -> str:
+        if cell in self.unclear:
+            return UNCLEAR
+        sprite = self.scene.cells[cell]
+        return str(sprite) if sprite else "nothing"
+
+    @property
+    def background(self) -> str:
+        return "blank" if self.blank else self.scene.background
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One question about zero, one or two pictures, and its answer. ``<image>`` marks a picture."""
+
+    question: str
+    answer: str
+    pictures: tuple[Picture, ...] = ()
+
+
+def random_picture(rng: random.Random) -> Picture:
+    """A scene of up to eight things, now and then with a spoiled cell, now and then blank."""
+    if rng.random() < 0.05:
+        return Picture(Scene(), blank=True)
+    scene = random_scene(rng, rng.choices(range(9), (1, 2, 3, 4, 4, 3, 3, 2, 1))[0])
+    full = [cell for cell, _ in scene.sprites()]
+    spoiled = rng.sample(full, 1) if full and rng.random() < 0.12 else []
+    return Picture(scene, frozenset(spoiled))

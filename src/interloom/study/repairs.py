@@ -1,0 +1,113 @@
+"""What a critic is for, measured alone: it judges a step, and one refinement repairs it.
+
+Cases are edits of scenes of the evaluation split, made once by the generator: as many that failed
+as asked for, and a third as many that went well. ``fix`` is the share of failed steps that are
+judged false *and* repaired by executing the refined prompt once.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from interloom import dialogue, images
+from interloom.backends.pocket import PocketJudge
+from interloom.backends.transformers import ChatModel
+from interloom.digests import digest
+from interloom.pocket.language import describe_edit
+from interloom.pocket.render import render
+from interloom.pocket.scene import OPERATIONS, apply, random_edit, random_scene, scene_split
+from interloom.records import Failure
+from interloom.roles import CritiqueCase, GenerationJob, Generator, JudgeCase
+from interloom.seeding import derive_seed
+from interloom.train.critic_reward import Case
+from interloom.train.measure import REPAIRED, repaired
+from interloom.train.refinement import Executed, Refinement, Refiner
+from interloom.train.rewards import read_answer
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one critic, by case: was the judgment right (all cases), was it repaired (failed ones)."""
+
+    judgment: dict[str, float]
+    fix: dict[str, float]
+
+
+def make_cases(generator: Generator, count: int, seed: int) -> list[Case]:
+    """``count`` failed steps and a third as many good ones, each operation equally often tried."""
+    rng = random.Random(derive_seed(seed, "repair-cases"))
+    judge = PocketJudge()
+    failed: list[Case] = []
+    good: list[Case] = []
+    while len(failed) < count:
+        jobs: list[GenerationJob] = []
+        while len(jobs) < BATCH:
+            scene = random_scene(rng, rng.randint(1, 5))
+            edit = random_edit(rng, scene, OPERATIONS[len(jobs) % len(OPERATIONS)])
+            if edit is None or scene_split(apply(scene, edit)) != "evaluation":
+                continue
+            before = images.to_png(render(scene, jitter_seed=rng.getrandbits(31)))
+            prompt = describe_edit(edit, scene)
+            jobs.append(GenerationJob(prompt=prompt, seed=rng.getrandbits(31), source=before))
+        for job, after in zip(jobs, generator.generate(jobs), strict=True):
+            if isinstance(after, Failure):
+                continue
+            (score,) = judge.score([JudgeCase(before=job.source, after=after, prompt=job.prompt)])
+            assert not isinstance(score, Failure)
+            success = score.semantic >= REPAIRED
+            case = Case(job.source, after, job.prompt, job.prompt, success, score, job.seed + 1)
+            (good if success else failed).append(case)
+    return failed[:count] + good[: count // 3]
+
+
+def judge_critic(
+    chat: ChatModel, cases: Sequence[Case], refiner: Refiner, style: dialogue.Style
+) -> Outcome:
+    """Greedy answers to all cases; the refinements of those judged false are executed."""
+    conversations = [
+        dialogue.critic_messages(
+            CritiqueCase(
+                before=case.before, after=case.after, prompt=case.prompt, used_prompt=case.prompt
+            ),
+            style,
+        )
+        for case in cases
+    ]
+    answers = [read_answer(text) for text in chat.generate(conversations)]
+    judgment = {
+        f"{i:04d}": float(answer is not None and answer.success == case.success)
+        for i, (answer, case) in enumerate(zip(answers, cases, strict=True))
+    }
+    fix = {f"{i:04d}": 0.0 for i, case in enumerate(cases) if not case.success}
+    asked: list[str] = []
+    refinements: list[Refinement] = []
+    for i, (answer, case) in enumerate(zip(answers, cases, strict=True)):
+        if case.success or answer is None or answer.success:
+            continue
+        asked.append(f"{i:04d}")
+        refined = answer.refine_prompt.strip() or case.used_prompt
+        refinements.append(Refinement(case.before, case.prompt, refined, case.seed))
+    for name, result in zip(asked, refiner.execute(refinements), strict=True):
+        if isinstance(result, Failure):
+            del fix[name]  # no measurement
+        else:
+            fix[name] = repaired(result.score if isinstance(result, Executed) else result)
+    return Outcome(judgment, fix)
+
+
+def outcome_of(model: Path, kept: Path, measure: Callable[[Path], Outcome]) -> Outcome:
+    """The outcome of a model folder, measured again only if the model has changed."""
+    identity = digest(model)
+    if kept.is_file():
+        raw = json.loads(kept.read_text(encoding="utf-8"))
+        if raw["model"] == identity:
+            return Outcome(raw["judgment"], raw["fix"])
+    outcome = measure(model)
+    kept.write_text(json.dumps({"model": identity, **asdict(outcome)}), encoding="utf-8")
+    return outcome

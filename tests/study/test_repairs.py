@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from executor import Executor
+
+from interloom.backends.pocket import PocketJudge
+from interloom.dialogue import format_critique
+from interloom.records import Critique
+from interloom.study.repairs import Outcome, judge_critic, make_cases, outcome_of
+from interloom.train.refinement import Refiner
+
+
+class Careless(Executor):
+    """Does nothing at all in every third call."""
+
+    def generate(self, jobs):
+        made = super().generate(jobs)
+        return [
+            (job.source if i % 3 == 0 else image)
+            for i, (job, image) in enumerate(zip(jobs, made, strict=True))
+        ]
+
+
+class Knowing:
+    """Says that everything failed, and asks for the same again."""
+
+    def __init__(self, cases) -> None:
+        self.cases = cases
+
+    def generate(self, conversations: Any, **_: Any) -> list[str]:
+        return [
+            format_critique(Critique(success=False, refine_prompt=case.prompt, reasoning="r"))
+            for case in self.cases
+        ]
+
+
+def test_cases_are_failed_and_good_steps_of_the_evaluation_split():
+    cases = make_cases(Careless(), 12, seed=1)
+    assert [case.success for case in cases] == [False] * 12 + [True] * 4
+    assert all(case.after == case.before for case in cases[:12])
+    assert make_cases(Careless(), 12, seed=1) == cases
+
+
+def test_a_critic_is_scored_on_judgments_and_on_repairs():
+    cases = make_cases(Careless(), 6, seed=1)
+    chat: Any = Knowing(cases)
+    outcome = judge_critic(chat, cases, Refiner(Executor(), PocketJudge()), "short")
+    assert outcome.fix == dict.fromkeys([f"{i:04d}" for i in range(6)], 1.0)
+    assert list(outcome.judgment.values()) == [1.0] * 6 + [0.0] * 2
+    down = judge_critic(
+        chat, cases, Refiner(Executor(fails=True), PocketJudge(), retries=0), "short"
+    )
+    assert down.fix == {} and down.judgment == outcome.judgment
+
+
+def test_an_outcome_is_measured_again_only_for_another_model(tmp_path: Path):
+    model, kept = tmp_path / "model", tmp_path / "kept.json"
+    model.mkdir()
+    (model / "weights").write_text("a")
+    calls: list[Path] = []
+
+    def measure(folder: Path) -> Outcome:
+        calls.append(folder)
+        return Outcome({"0": 1.0}, {"0": 0.0})
+
+    first = outcome_of(model, kept, measure)
+    assert outcome_of(model, kept, measure) == first and len(calls) == 1
+    (model / "weights").write_text("another")
+    outcome_of(model, kept, measure)
+    assert len(calls) == 2
