@@ -246,7 +246,7 @@ chat(Path(sys.argv[1]), sys.argv[2], concurrency=4).score(cases(40))
 
 def test_a_killed_run_loses_only_the_calls_in_flight(tmp_path: Path):
     here = Path(__file__).parent
-    paths = os.pathsep.join([str(here), str(here.parent)])
+    paths = os.pathsep.join([str(here), str(here.parent), *sys.path])
     with serving(openai(SCORE, delay=0.2)) as server:
         run = subprocess.Popen(
             [sys.executable, "-c", KILLED, str(tmp_path), server.url],
