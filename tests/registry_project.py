@@ -13,6 +13,8 @@ from benchmark_params import small_params
 from interloom.benchmarks.evidence import FILE, BenchmarkEvidence, Evidence, Latency
 from interloom.benchmarks.graded import Graded
 from interloom.catalogue import Catalogue, open_catalogue
+from interloom.promotion.decisions import promote, propose, settled
+from interloom.promotion.ledger import Author, Entry, Ledger, words
 
 MODEL = "interloom-pipeline"
 LIMITS: dict[str, Any] = {
@@ -105,3 +107,28 @@ def add_version(catalogue: Catalogue, found: Evidence | None) -> str:
 def tags_of(catalogue: Catalogue, version: str) -> Mapping[str, str]:
     """Tags of a version."""
     return catalogue.client.get_model_version(MODEL, version).tags
+
+
+ANA = Author("ana", "looks good", {"prefect.flow_run_id": "f-1"})
+
+
+def history(catalogue: Catalogue) -> list[Entry]:
+    return settled(Ledger(catalogue, MODEL))
+
+
+def told(catalogue: Catalogue) -> list[str]:
+    return [words(entry) for entry in history(catalogue)]
+
+
+def promoted(catalogue: Catalogue, *scores: tuple[float, ...]) -> None:
+    """Register and promote versions one after the other."""
+    for one in scores:
+        version = add_version(catalogue, evidence(one))
+        promote(catalogue, propose(catalogue, version), ANA)
+
+
+def runs_of(catalogue: Catalogue) -> list[Any]:
+    """Runs of the experiment with the decisions, oldest first."""
+    found = catalogue.client.get_experiment_by_name("promotions")
+    assert found is not None
+    return list(reversed(catalogue.client.search_runs([found.experiment_id])))

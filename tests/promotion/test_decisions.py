@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from registry_project import BETTER, GOOD, MODEL, WORSE, add_version, evidence, tags_of
+from registry_project import (
+    ANA,
+    BETTER,
+    GOOD,
+    MODEL,
+    WORSE,
+    add_version,
+    evidence,
+    history,
+    promoted,
+    runs_of,
+    tags_of,
+    told,
+)  # fmt: skip
 
 from interloom.catalogue import Catalogue, aliases
 from interloom.errors import InterloomError
@@ -17,33 +29,8 @@ from interloom.promotion.decisions import (
     propose,
     refuse,
     rollback,
-    settled,
 )
-from interloom.promotion.ledger import Author, Entry, Ledger, TakenError, words
-
-ANA = Author("ana", "looks good", {"prefect.flow_run_id": "f-1"})
-
-
-def history(catalogue: Catalogue) -> list[Entry]:
-    return settled(Ledger(catalogue, MODEL))
-
-
-def told(catalogue: Catalogue) -> list[str]:
-    return [words(entry) for entry in history(catalogue)]
-
-
-def promoted(catalogue: Catalogue, *scores: tuple[float, ...]) -> None:
-    """Register and promote versions one after the other."""
-    for one in scores:
-        version = add_version(catalogue, evidence(one))
-        promote(catalogue, propose(catalogue, version), ANA)
-
-
-def runs_of(catalogue: Catalogue) -> list[Any]:
-    """Runs of the experiment with the decisions, oldest first."""
-    found = catalogue.client.get_experiment_by_name("promotions")
-    assert found is not None
-    return list(reversed(catalogue.client.search_runs([found.experiment_id])))
+from interloom.promotion.ledger import Author, Ledger, TakenError
 
 
 def test_the_first_version_becomes_champion_through_the_gate(catalogue: Catalogue) -> None:
