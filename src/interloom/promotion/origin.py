@@ -33,7 +33,8 @@ def tell(catalogue: Catalogue, uri: str) -> str:
     """All that leads from a model to what it was made of, and the commands that make it anew."""
     with opened(catalogue, uri) as (version, folder, found):
         exact = f"models:/{version.name}/{version.version}"
-        named = [a for a, v in aliases(catalogue, version.name).items() if v == version.version]
+        number = str(version.version)
+        named = [a for a, v in aliases(catalogue, version.name).items() if v == number]
         lines = [
             f"model      {version.name} version {version.version}"
             + "".join(f" @{alias}" for alias in sorted(named)),
