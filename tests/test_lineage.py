@@ -21,14 +21,23 @@ INTERLOOM = (sys.executable, "-m", "interloom.cli")
 MODEL = "tiny-model"
 
 
-@pytest.fixture
-def made(project_template: Path, tmp_path: Path) -> Project:
+@pytest.fixture(scope="module")
+def reproduced(project_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project after ``dvc repro``, committed but for what the pipeline wrote."""
-    project = copy_project(project_template, tmp_path / "project", track=True)
-    (project.root / ".gitignore").open("a").write("/metrics\n/models\n")
+    root = tmp_path_factory.mktemp("reproduced") / "project"
+    project = copy_project(project_template, root, track=True)
+    with (root / ".gitignore").open("a") as file:
+        file.write("/metrics\n/models\n")
     project.run("git", "commit", "-qam", "track")
     project.repro()
     return project
+
+
+@pytest.fixture
+def made(reproduced: Project, tmp_path: Path) -> Project:
+    """A copy of that project."""
+    shutil.copytree(reproduced.root, tmp_path / "project", symlinks=True)
+    return Project(tmp_path / "project", reproduced.env)
 
 
 def register(project: Project, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -46,7 +55,7 @@ def register(project: Project, monkeypatch: pytest.MonkeyPatch) -> str:
     )
     found = client.get_experiment_by_name("interloom")
     assert found is not None
-    (run,) = client.search_runs([found.experiment_id], "tags.`interloom.stage` = 'total'")
+    run, *_ = client.search_runs([found.experiment_id], "tags.`interloom.stage` = 'total'")
     client.create_model_version(MODEL, str(source), run_id=run.info.run_id)
     client.set_registered_model_alias(MODEL, "champion", "1")
     return f"models:/{MODEL}@champion"
