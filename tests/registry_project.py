@@ -95,11 +95,16 @@ def add_version(catalogue: Catalogue, found: Evidence | None) -> str:
     except MlflowException as error:
         assert error.error_code == "RESOURCE_ALREADY_EXISTS"
     number = len(list(catalogue.root.glob("models/*")))
-    source = catalogue.root / "models" / str(number)
-    source.mkdir(parents=True)
+    folder = catalogue.root / "models" / str(number)
+    folder.mkdir(parents=True)
     if found is not None:
-        (source / FILE).write_text(found.model_dump_json())
-    version = str(client.create_model_version(MODEL, str(source)).version)
+        (folder / FILE).write_text(found.model_dump_json())
+    source, run_id = str(folder), None
+    if catalogue.uri.startswith("http"):  # a server takes no folders of its clients
+        run = client.create_run("0").info
+        client.log_artifacts(run.run_id, str(folder), "models/pipeline")
+        source, run_id = f"{run.artifact_uri}/models/pipeline", run.run_id
+    version = str(client.create_model_version(MODEL, source, run_id=run_id).version)
     client.set_registered_model_alias(MODEL, "challenger", version)
     return version
 

@@ -124,6 +124,7 @@ def test_flow_gives_what_dvc_gives(
     project = real_project(tmp_path / "project")
     done = project.run(sys.executable, "-m", "interloom.cli", "lifecycle")
     assert "Lifecycle finished" in done.stdout
+    assert "Registry: promotion of 1, champion none → 1" in done.stdout
     assert "Open the report: file://" in done.stdout
     locks = [
         yaml.safe_load((where.root / "dvc.lock").read_text())["stages"]

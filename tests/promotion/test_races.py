@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from registry_project import (
     ANA,
@@ -22,6 +24,7 @@ from registry_project import (
     runs_of,
     told,
 )  # fmt: skip
+from tiny_project.project import free_port, wait_for
 
 from interloom.catalogue import Catalogue, aliases, open_catalogue
 from interloom.promotion.decisions import promote, propose, rollback
@@ -101,6 +104,41 @@ def test_on_postgresql(postgres: str, tmp_path: Path, monkeypatch: pytest.Monkey
     assert told(there)[-1] == f"promotion of {version}, champion {before} → {version}"
     assert rollback(there, None, ANA).after == before
     assert aliases(there, MODEL)["champion"] == before
+
+
+@pytest.mark.slow
+def test_through_a_tracking_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but MLflow's API is needed: no file or database is shared."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    port = free_port()
+    (tmp_path / "server").mkdir()
+    with (tmp_path / "server/log").open("w") as log:
+        server = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "2"),
+                *("--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "files"),
+            ],
+            cwd=tmp_path / "server", stdout=log, stderr=log, start_new_session=True,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        )  # fmt: skip
+
+    def ready() -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/health", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    try:
+        wait_for(ready, seconds=200, every=0.5)
+        there = open_catalogue(make(tmp_path / "project", f"http://127.0.0.1:{port}"))
+        check_race(there, 3)
+        add_version(there, evidence(WORSE))
+        proposal = propose(there, None)
+        assert "wise: difference" in "".join(proposal.verdict.reasons)
+        assert not (there.root / "mlruns").exists()
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 @pytest.mark.parametrize("place", ["kill-after-claim", "kill-after-alias"])
