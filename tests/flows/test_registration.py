@@ -78,16 +78,6 @@ def flows(prefect_server_env: dict[str, str]) -> Iterator[Flows]:
     made.process.communicate()
 
 
-@pytest.fixture(scope="module")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from mlflow.tracking import MlflowClient
-
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    uri = f"sqlite:///{file}"
-    MlflowClient(uri, uri).search_registered_models()
-    return file
-
-
 @pytest.fixture
 def catalogue(empty_mlflow: Path, tmp_path: Path) -> Catalogue:
     return from_template(empty_mlflow, tmp_path / "project")

@@ -8,17 +8,6 @@ from registry_project import from_template
 from interloom.catalogue import Catalogue
 
 
-@pytest.fixture(scope="session")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of an MLflow database with nothing in it."""
-    from mlflow.tracking import MlflowClient
-
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    uri = f"sqlite:///{file}"
-    MlflowClient(uri, uri).search_registered_models()
-    return file
-
-
 @pytest.fixture
 def catalogue(empty_mlflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Catalogue:
     """An empty registry on SQLite in a project of the test's own, which is the present folder."""

@@ -1,7 +1,6 @@
 """A process that promotes, and is killed or held back where its caller says: for tests.
 
-``python deciding.py VERSION NAME [kill-before-claim | kill-after-claim | kill-after-alias]
-[GO_FILE]``
+``python deciding.py VERSION NAME PLACE [GO_FILE]``; the places are those of ``die_at``
 """
 
 from __future__ import annotations
@@ -27,7 +26,12 @@ def die_at(place: str) -> None:
     def die(*args: Any, **named: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    real = MlflowClient.log_param
+    def stop(self: Any, name: str, alias: str, version: str) -> None:
+        MlflowClient.set_registered_model_alias = set_alias  # type: ignore[method-assign]
+        os.kill(os.getpid(), signal.SIGSTOP)
+        set_alias(self, name, alias, version)
+
+    real, set_alias = MlflowClient.log_param, MlflowClient.set_registered_model_alias
 
     def log_param(self: Any, run_id: str, key: str, value: Any) -> Any:
         if key.startswith("interloom-pipeline/"):
@@ -39,6 +43,8 @@ def die_at(place: str) -> None:
             MlflowClient.log_param = log_param  # type: ignore[method-assign]
         case "kill-after-claim":
             MlflowClient.set_registered_model_alias = die  # type: ignore[method-assign]
+        case "stop-after-claim":
+            MlflowClient.set_registered_model_alias = stop  # type: ignore[method-assign]
         case "kill-after-alias":
             MlflowClient.set_model_version_tag = die  # type: ignore[method-assign]
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from registry_project import (
     ANA,
@@ -27,7 +28,9 @@ from registry_project import (
 from tiny_project.project import free_port, wait_for
 
 from interloom.catalogue import Catalogue, aliases, open_catalogue
+from interloom.promotion import ledger
 from interloom.promotion.decisions import promote, propose, rollback
+from interloom.promotion.ledger import BusyError, Ledger
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parent.parent
@@ -188,3 +191,23 @@ def test_a_claimed_version_that_was_deleted_does_not_stop_the_ledger(
     assert runs_of(catalogue)[1].info.status == "FAILED"
     add_version(catalogue, evidence(WORSE))
     assert aliases(catalogue, MODEL)["champion"] == "1"
+
+
+def test_a_process_that_slept_does_not_bring_back_an_old_champion(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is stopped between line and alias; others finish its decision and make the next."""
+    promoted(catalogue, GOOD)
+    add_version(catalogue, evidence(BETTER))
+    add_version(catalogue, evidence(tuple(score + 5 for score in BETTER)))
+    sleeper = start(catalogue, "2", "ben", "stop-after-claim")
+    wait_for(lambda: psutil.Process(sleeper.pid).status() == psutil.STATUS_STOPPED, seconds=90)
+    assert aliases(catalogue, MODEL)["champion"] == "1"
+    with pytest.raises(BusyError, match="by ben is being carried out"):
+        Ledger(catalogue, MODEL).settle()
+    monkeypatch.setattr(ledger, "PATIENCE", 0.0)
+    assert history(catalogue)[-1].version == "2"
+    promote(catalogue, propose(catalogue, "3"), ANA)
+    sleeper.send_signal(signal.SIGCONT)
+    sleeper.communicate(timeout=60)
+    assert aliases(catalogue, MODEL)["champion"] == "3"

@@ -119,7 +119,6 @@ def _row(entry: Entry, present: set[str]) -> dict[str, str]:
         else f"{named(entry.before)} → {named(entry.after)}",
         "by": entry.by,
         "comment": entry.comment,
-        "MLflow run": entry.run,
     }
 
 

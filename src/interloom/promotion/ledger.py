@@ -144,7 +144,7 @@ class Ledger:
         Raises:
             TakenError: there is a decision of that number already; nothing was changed.
         """
-        claims = self._claims() or self._found()
+        claims = self._claims() or self._begin()
         entry = Entry(
             number=number, kind=kind, version=version, before=before, after=after, by=author.name,
             at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -268,7 +268,7 @@ class Ledger:
             self._client.log_table(run, table, "gate.json")
         return run
 
-    def _found(self) -> str:
+    def _begin(self) -> str:
         """Begin the ledger; the run of the lines, whoever made it."""
         from mlflow.exceptions import MlflowException
 
