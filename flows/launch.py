@@ -155,8 +155,9 @@ def launch(
             print(f"Prefect shows this lifecycle at {url} while it runs")
             display.open(wanted_stages(from_stage, only))
         error: BaseException | None = None
+        result: Any = None
         try:
-            lifecycle(
+            result = lifecycle(
                 project=str(root), profile=profile, from_stage=from_stage, only=only, force=force
             )
         except Exception as caught:
@@ -167,6 +168,8 @@ def launch(
     if error is not None:
         print(f"interloom: lifecycle failed after {took}: {error}", file=sys.stderr)
         return 1
+    if isinstance(result, dict) and "promotion" in result:
+        print(f"Registry: {result['promotion']}")
     for line in _where_to_look(root, took):
         print(line)
     return 0

@@ -1,13 +1,15 @@
-"""Register planner, critic and pipeline as model versions."""
+"""Register planner, critic and pipeline as model versions; then decide about the challenger."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from flows.group import run_group
+from flows.approval import decide
+from flows.group import until_cancelled
+from flows.stage import fetch_data, make_plan, project_folder, run_stages
 
 STAGES = ("register",)
 
@@ -19,8 +21,9 @@ def registration(
     timeout_minutes: float | None = None,
     retries: int | None = None,
     force: bool = False,
+    approval: Literal["gate", "human", "none"] | None = None,
 ) -> dict[str, str] | State[Any]:
-    """Register planner, critic and pipeline as model versions.
+    """Register planner, critic and pipeline as model versions; then decide about the challenger.
 
     Args:
         project: project folder; the present one if not given.
@@ -28,15 +31,18 @@ def registration(
         timeout_minutes: per stage; the params file's if not given.
         retries: per stage; the params file's if not given.
         force: run stages even if DVC finds them up to date.
+        approval: who decides: the gate, a person (the run pauses until then), or none, so that the
+            challenger waits for `interloom registry promote`; the params file's if not given.
     """
-    return run_group(
-        STAGES,
-        project=project,
-        stages=stages,
-        timeout_minutes=timeout_minutes,
-        retries=retries,
-        force=force,
-    )
+    root = project_folder(project)
+    plan = make_plan(root, timeout_minutes=timeout_minutes, retries=retries, force=force)
+    names = [name for name in STAGES if stages is None or name in stages]
+
+    def work() -> dict[str, str]:
+        fetch_data(plan)
+        return run_stages(names, plan) | {"promotion": decide(root, approval)}
+
+    return until_cancelled(work)
 
 
 if __name__ == "__main__":

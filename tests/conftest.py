@@ -1,17 +1,25 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
-from tiny_project.project import free_port
+from tiny_project.project import free_port, wait_for
 
 # Busy machines are slow, not wrong.
 settings.register_profile("interloom", deadline=None)
 settings.load_profile("interloom")
+
+POSTGRES = [shutil.which(name, path="/usr/local/bin:/usr/bin:" + os.environ["PATH"])
+            for name in ("initdb", "postgres")]  # fmt: skip
 
 if TYPE_CHECKING:
     from tiny_project.project import Project
@@ -93,3 +101,50 @@ def models_project(
 
     monkeypatch.chdir(tmp_path)
     return make(tmp_path, tiny_vlm, tiny_generator)
+
+
+@pytest.fixture
+def postgres() -> Iterator[str]:
+    """A real PostgreSQL server of this test's own; the URI of an empty database."""
+    if None in POSTGRES:
+        pytest.skip("PostgreSQL is not installed")
+    import tempfile
+
+    initdb, server = (str(path) for path in POSTGRES)
+    # As root the server refuses to start: give it to another account.
+    account: dict[str, Any] = {"user": 65534, "group": 65534} if os.getuid() == 0 else {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        data = str(folder / "data")
+        made = [initdb, "-D", data, "-U", "interloom", "--auth=trust", "--no-sync"]
+        subprocess.run(made, check=True, capture_output=True, cwd=folder, **account)
+        port = free_port()
+        options = ["-D", data, "-p", str(port), "-k", name, "-c", "fsync=off"]
+        process = subprocess.Popen(
+            [server, *options], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            **account,
+        )  # fmt: skip
+        try:
+            wait_for(lambda: _accepts(port))
+            time.sleep(0.5)
+            yield f"postgresql+psycopg2://interloom@127.0.0.1:{port}/postgres"
+        finally:
+            process.send_signal(signal.SIGINT)  # do not wait for clients
+            process.wait(30)
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an MLflow database with nothing in it."""
+    from mlflow.tracking import MlflowClient
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    uri = f"sqlite:///{file}"
+    MlflowClient(uri, uri).search_registered_models()
+    return file

@@ -46,6 +46,9 @@ def real_project(root: Path) -> Project:
     shutil.copytree(REPOSITORY / "data", root / "data")
     path = os.pathsep.join([str(root / "src"), str(root)])
     project = Project(root, ENVIRONMENT | {"PYTHONPATH": path, "INTERLOOM_MLFLOW_URL": ""})
+    config = root / ".dvc/config"
+    shipped = f"url = {REPOSITORY / '.dvc-remote'}"
+    config.write_text(config.read_text().replace("url = ../.dvc-remote", shipped))
     project.run("git", "init", "-q")
     project.run("git", "add", "-A")
     project.run("git", "-c", "user.name=t", "-c", "user.email=t@x.org", "commit", "-qm", "x")
@@ -121,6 +124,7 @@ def test_flow_gives_what_dvc_gives(
     project = real_project(tmp_path / "project")
     done = project.run(sys.executable, "-m", "interloom.cli", "lifecycle")
     assert "Lifecycle finished" in done.stdout
+    assert "Registry: promotion of 1, champion none → 1" in done.stdout
     assert "Open the report: file://" in done.stdout
     locks = [
         yaml.safe_load((where.root / "dvc.lock").read_text())["stages"]
@@ -129,3 +133,22 @@ def test_flow_gives_what_dvc_gives(
     assert locks[0].keys() == locks[1].keys()
     for name in DATA_STAGES:
         assert locks[0][name]["outs"] == locks[1][name]["outs"], name
+
+
+def test_lineage_of_the_registered_pipeline_rebuilds_it(
+    undisturbed: tuple[Project, dict[str, float]], tmp_path: Path
+) -> None:
+    """The printed commands, followed in a fresh clone, give the same data and figures."""
+    project, _ = undisturbed
+    model = "models:/interloom-pipeline@challenger"
+    said = project.run(sys.executable, "-m", "interloom.cli", "lineage", model).stdout
+    assert "kept in uncommitted.patch" in said, "the short params are not committed"
+    assert "agrees with what was read" in said
+    commands = [line.strip() for line in said.partition("\nrebuild\n")[2].splitlines()]
+    assert "dvc pull data.dvc" in commands
+    assert "dvc repro evaluate" in commands
+    elsewhere = Project(tmp_path, project.env)
+    done = elsewhere.run("bash", "-e", "-c", "\n".join(commands), check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "as in models:/interloom-pipeline/1" in done.stdout
+    print(done.stdout.partition("same ")[2])

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import httpx
+import models_project
 import pytest
 import yaml
 from benchmark_params import small_params
+from tiny_project.project import free_port, wait_for
 
+from interloom.benchmarks.evidence import PIPELINE, Evidence
+from interloom.benchmarks.systems import SystemName
+from interloom.catalogue import open_catalogue
 from interloom.errors import InterloomError
+from interloom.promotion.decisions import evidence_of, promote, propose
+from interloom.promotion.ledger import Author
 from interloom.registry import refuse_pickles
 from interloom.runner import run_stage
 from interloom.settings import load_settings
@@ -38,16 +48,28 @@ print(json.dumps({
 """
 
 
-@pytest.fixture
-def registered(models_project: Path) -> Path:
-    """A project in which ``evaluate`` and ``register`` have run, tracked in SQLite."""
-    params = small_params(benchmarks=["wise"], systems=["generator", "oracle"])
+@pytest.fixture(scope="module")
+def registered(
+    tmp_path_factory: pytest.TempPathFactory, tiny_vlm: Path, tiny_generator: Path
+) -> Iterator[Path]:
+    """A project in which ``evaluate`` and ``register`` have run, tracked in SQLite, and the first
+    version was promoted; also the working directory."""
+    before = Path.cwd()
+    root = models_project.make(tmp_path_factory.mktemp("registered"), tiny_vlm, tiny_generator)
+    os.chdir(root)
+    params = small_params(benchmarks=["wise"], systems=["full-rl", "oracle"])
     params["tracking"]["uri"] = "sqlite:///mlflow.db"
-    (models_project / "params.yaml").write_text(yaml.safe_dump(params))
-    settings = load_settings(models_project / "params.yaml")
-    run_stage(find_stage("evaluate"), settings, models_project, track=False)
-    run_stage(find_stage("register"), settings, models_project)
-    return models_project
+    params["registration"]["timed_requests"] = 2
+    params["promotion"]["benchmarks"] = {"wise": {"floor": 0.0, "max_loss": 5.0}}
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    (root / "dvc.yaml").write_text("stages: {}\n")
+    settings = load_settings(root / "params.yaml")
+    run_stage(find_stage("evaluate"), settings, root, track=False)
+    run_stage(find_stage("register"), settings, root)
+    catalogue = open_catalogue(root)
+    promote(catalogue, propose(catalogue, None), Author("test"))
+    yield root
+    os.chdir(before)
 
 
 def aliases_of(client: Any) -> dict[str, str]:
@@ -73,6 +95,8 @@ def test_versions_are_made_and_load_anywhere(registered: Path, tmp_path: Path):
     assert client.get_run(version.run_id).info.status == "FINISHED"
     assert {"data.critic-data", "source.git.commit", "interloom-critic"} <= version.tags.keys()
     assert "| oracle |" in version.description and "critic-data: `" in version.description
+    found = evidence_of(open_catalogue(registered), "interloom-pipeline", "1")
+    check_evidence(found, registered)
     files = [path for path in (registered / "mlruns").rglob("*") if path.is_file()]
     assert any(path.suffix == ".safetensors" for path in files)
     assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".bin", ".pt")]
@@ -90,6 +114,66 @@ def test_versions_are_made_and_load_anywhere(registered: Path, tmp_path: Path):
     assert told["failure"].startswith("missing-tag")  # a model that knows nothing gives no plan
     assert told["critic"] == ["failure", "reasoning", "refine_prompt", "success"]
     assert told["planner"] == ["answer", "failure"]
+
+
+def check_evidence(found: Evidence, project: Path) -> None:
+    """It says what ``evaluate`` wrote, and how quick the pipeline was."""
+    graded = json.loads((project / f"outputs/evaluation/wise/{PIPELINE}/graded.json").read_text())
+    assert found.benchmarks["wise"].graded.items == graded["items"]
+    assert set(found.benchmarks) == {"wise"}
+    assert {key.removeprefix("wise/") for key in found.benchmarks["wise"].questions} == set(
+        graded["strata"]
+    )
+    assert len(found.latency.seconds) == 2
+    assert 0 < found.latency.median <= found.latency.p95
+    assert found.images_per_request == graded["run"]["images_per_request"]
+
+
+def test_the_pipeline_is_one_of_the_evaluated_systems() -> None:
+    assert PIPELINE in get_args(SystemName)
+
+
+@pytest.mark.slow
+def test_mlflow_serves_the_champion(registered: Path, tmp_path: Path) -> None:
+    """``mlflow models serve`` far from the project, asked over HTTP."""
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    alone |= {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{registered / 'mlflow.db'}",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{alone['PATH']}",
+    }
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            [
+                *("mlflow", "models", "serve", "-m", "models:/interloom-pipeline@champion"),
+                *("--env-manager", "local", "-p", str(port), "--workers", "1"),
+            ],
+            cwd=tmp_path, env=alone, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+
+    def ready() -> bool:
+        assert server.poll() is None, (tmp_path / "log").read_text()[-3000:]
+        try:
+            return httpx.get(f"{address}/ping", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    try:
+        wait_for(ready, seconds=240, every=0.5)
+        asked = {
+            "dataframe_split": {"columns": ["text"], "data": [["a red sun at the top left"]]},
+            "params": {"max_attempts": 1, "seed": 3},
+        }
+        answer = httpx.post(f"{address}/invocations", json=asked, timeout=120)
+        assert answer.status_code == 200, answer.text
+        (row,) = answer.json()["predictions"]
+        assert set(row) == {"texts", "images", "trajectory", "failure"}
+        wrong = {"dataframe_split": {"columns": ["words"], "data": [["x"]]}}
+        assert httpx.post(f"{address}/invocations", json=wrong, timeout=60).status_code == 400
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 @pytest.mark.slow

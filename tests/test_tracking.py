@@ -1,14 +1,8 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
 import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +16,6 @@ from tiny_project.project import (
     stage_command,
     wait_for,
 )
-
-POSTGRES = [shutil.which(name, path="/usr/local/bin:/usr/bin:" + os.environ["PATH"])
-            for name in ("initdb", "postgres")]  # fmt: skip
 
 
 def runs_of(uri: str, experiment: str = "interloom") -> list[Any]:
@@ -189,42 +180,6 @@ def test_work_is_not_lost_when_mlflow_is_away(tracked: Project) -> None:
     )
     assert stage_runs(sqlite(tracked))["numbers"].info.status == "FINISHED"
     assert not spool.exists()
-
-
-@pytest.fixture
-def postgres() -> Iterator[str]:
-    """A real PostgreSQL server of this test's own; the URI of an empty database."""
-    if None in POSTGRES:
-        pytest.skip("PostgreSQL is not installed")
-    import tempfile
-
-    initdb, server = (str(path) for path in POSTGRES)
-    # As root the server refuses to start: give it to another account.
-    account: dict[str, Any] = {"user": 65534, "group": 65534} if os.getuid() == 0 else {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o777)
-        data = str(folder / "data")
-        made = [initdb, "-D", data, "-U", "interloom", "--auth=trust", "--no-sync"]
-        subprocess.run(made, check=True, capture_output=True, cwd=folder, **account)
-        port = free_port()
-        options = ["-D", data, "-p", str(port), "-k", name, "-c", "fsync=off"]
-        process = subprocess.Popen(
-            [server, *options], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            **account,
-        )  # fmt: skip
-        try:
-            wait_for(lambda: _accepts(port))
-            time.sleep(0.5)
-            yield f"postgresql+psycopg2://interloom@127.0.0.1:{port}/postgres"
-        finally:
-            process.send_signal(signal.SIGINT)  # do not wait for clients
-            process.wait(30)
-
-
-def _accepts(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_postgresql_is_one_setting(tracked: Project, postgres: str) -> None:

@@ -41,6 +41,7 @@ LAZY = {
     "train": ("interloom.train.commands", "What one wants to know before a long training."),
     "study": ("interloom.study.commands", "Questions that take many trainings."),
     "pocket": ("interloom.pocket.commands", "The pocket world: train its miniatures, look at it."),
+    "registry": ("interloom.promotion.commands", "Champion and challenger: judge, promote, undo."),
 }
 """Groups of commands that live elsewhere: name → (module with a typer ``app``, help)."""
 for _name, (_module, _help) in LAZY.items():
@@ -209,6 +210,34 @@ def cost(
     kept, size = kept_answers(root)
     if kept:
         typer.echo(f"{kept} answers are kept in {CACHE} ({size / 2**20:.1f} MiB): asked for free")
+
+
+@app.command()
+def lineage(
+    model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
+    restore: Annotated[
+        bool, typer.Option("--restore", help="Put dvc.lock and uncommitted changes in this clone.")
+    ] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Hold data and metrics here against the model's.")
+    ] = False,
+    tolerance: Annotated[float, typer.Option(help="For metrics, relative.", min=0)] = 0.01,
+) -> None:
+    """Where a registered model comes from: run, commit, data, and the commands that rebuild it."""
+    from interloom.catalogue import open_catalogue
+    from interloom.promotion import origin
+
+    if restore and compare:
+        raise InterloomError("give --restore or --compare, not both")
+    catalogue = open_catalogue(_enter_project())
+    if restore:
+        typer.echo("\n".join(origin.restore(catalogue, model)) or "nothing to restore")
+    elif compare:
+        text, same = origin.compare(catalogue, model, tolerance)
+        typer.echo(text)
+        raise typer.Exit(0 if same else 1)
+    else:
+        typer.echo(origin.tell(catalogue, model))
 
 
 @app.command()

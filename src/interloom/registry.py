@@ -1,9 +1,10 @@
 """Stage ``register``: planner, critic and the composed pipeline become model versions in MLflow.
 
-Models are stored as code plus weights in safetensors: nothing in them is a pickle. A new pipeline
-version gets the alias ``challenger``, and ``champion`` too if there is none.
-``models:/interloom-pipeline@champion`` loads anywhere: the package's code and a local generator
-travel with it.
+Models are stored as code plus weights in safetensors: nothing in them is a pickle. They load
+anywhere: the package's code and a local generator travel with them. With each goes where it comes
+from (``lineage.py``), with the pipeline also what the benchmarks say of it and how quick it is
+(``benchmarks/evidence.py``). A new pipeline version gets the alias ``challenger``; who becomes
+``champion`` is decided elsewhere (``promotion/``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from interloom import latency, lineage
+from interloom.benchmarks import evidence
 from interloom.digests import digest
 from interloom.errors import InterloomError
 from interloom.provenance import provenance, versions
@@ -29,7 +32,8 @@ REQUIREMENTS = (
     "accelerate", "diffusers", "mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "torch",
     "transformers",
 )  # fmt: skip
-DATA = ("planner-data", "critic-data", "evaluation")
+DATASETS = ("planner-data", "critic-data")
+DATA = (*DATASETS, "evaluation")
 CHALLENGER, CHAMPION = "challenger", "champion"
 
 
@@ -72,8 +76,13 @@ def run(settings: Settings, stage: StageRun) -> None:
         "generator": generator.model_dump(mode="json"),
         "remote": settings.remote.model_dump(mode="json"),
     }
+    origin = stage.work / "lineage"
+    if not origin.exists():
+        datasets = [stage.dep(name) for name in DATASETS]
+        lineage.record(Path.cwd(), origin, read=list(stage.deps.values()), datasets=datasets)
     for part in stage.progress(parts, "writing models"):
-        write_model(part, config, card, stage.work / part.name)
+        write_model(part, config, card, origin, stage.work / part.name)
+    write_evidence(settings, stage, stage.work / names.model_name)
     versions_made: dict[str, str] = {}
     run_id = stage.run_id
     if run_id is None:
@@ -84,6 +93,8 @@ def run(settings: Settings, stage: StageRun) -> None:
     stage.out("registration").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     for name, version in versions_made.items():
         stage.log(f"registered {name} version {version}")
+    if versions_made:
+        stage.log(f"@{CHALLENGER} is {names.model_name} {versions_made[names.model_name]}")
 
 
 def refuse_pickles(folder: Path) -> None:
@@ -100,8 +111,10 @@ def refuse_pickles(folder: Path) -> None:
 # --- writing --------------------------------------------------------------------------------------
 
 
-def write_model(part: Part, config: Mapping[str, Any], card: str, folder: Path) -> None:
-    """Write one MLflow model folder, with its model card as ``README.md``."""
+def write_model(
+    part: Part, config: Mapping[str, Any], card: str, origin: Path, folder: Path
+) -> None:
+    """Write one MLflow model folder, with its origin and its model card as ``README.md``."""
     import shutil
 
     import mlflow
@@ -119,7 +132,27 @@ def write_model(part: Part, config: Mapping[str, Any], card: str, folder: Path) 
         pip_requirements=[f"{name}=={v}" for name, v in versions(REQUIREMENTS).items()],
         code_paths=[str(Path(__file__).parent)],
     )
+    shutil.copytree(origin, folder / lineage.FOLDER)
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def write_evidence(settings: Settings, stage: StageRun, folder: Path) -> None:
+    """Put what the gate needs to know into the pipeline's folder; times single requests for it."""
+    import torch
+
+    if (folder / evidence.FILE).exists():
+        return
+    if settings.evaluate.threads:
+        torch.set_num_threads(settings.evaluate.threads)
+    evaluation = stage.dep("evaluation")
+    requests = evidence.sample(evaluation, settings.registration.timed_requests)
+    bar = stage.progress(len(requests), "timing single requests")
+    took = latency.measure(folder, requests, settings.seed, bar)
+    stage.metrics({"latency.median_seconds": took.median, "latency.p95_seconds": took.p95})
+    found = evidence.of_evaluation(evaluation, took)
+    part = folder / f"{evidence.FILE}.part"
+    part.write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    part.rename(folder / evidence.FILE)
 
 
 def signature(code: str) -> Any:
@@ -245,8 +278,6 @@ def enter(
         source = f"{client.get_run(run_id).info.artifact_uri}/{place}"
         made[part.name] = _version(client, part.name, source, run_id, card, tags)
     client.set_registered_model_alias(names.model_name, CHALLENGER, made[names.model_name])
-    if CHAMPION not in client.get_registered_model(names.model_name).aliases:
-        client.set_registered_model_alias(names.model_name, CHAMPION, made[names.model_name])
     for name, version in made.items():
         client.set_model_version_tag(names.model_name, made[names.model_name], name, version)
     return made

@@ -98,6 +98,11 @@ class StageRun:
             raise KeyError(f"stage {self.name} declares no dependency {name!r} in stages.py")
         return self._root / self._spec.deps[name]
 
+    @property
+    def deps(self) -> dict[str, Path]:
+        """All declared dependencies by name."""
+        return {name: self.dep(name) for name in self._spec.deps}
+
     def out(self, name: str) -> Path:
         """Where to write the declared output, metrics or plot ``name``: a file or folder to create.
 

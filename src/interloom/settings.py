@@ -348,6 +348,42 @@ class RegistrationSettings(Section):
     """Of the composed pipeline."""
     planner_name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
     critic_name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    timed_requests: Count
+    """Benchmark requests that the finished pipeline answers one by one, for its latency."""
+
+
+class BenchmarkLimits(Section):
+    """What a champion must reach on one benchmark; scores are 0–100."""
+
+    floor: Annotated[float, Field(ge=0, le=100)]
+    """Least overall score, whatever the champion has."""
+    max_loss: Annotated[float, Field(ge=0, le=100)]
+    """How far below the champion the interval of the paired difference may reach."""
+
+
+class PromotionSettings(Section):
+    """When a challenger becomes champion; no stage depends on it."""
+
+    approval: Literal["gate", "human", "none"]
+    """Who decides in the flow ``registration``: the gate, a person who sees what the gate says, or
+    nobody (the challenger waits for ``interloom registry promote``)."""
+    approval_hours: Annotated[float, Field(gt=0, le=24 * 30)]
+    """How long the flow waits for that person."""
+    experiment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$")]
+    """MLflow experiment with one run per decision."""
+    benchmarks: Annotated[
+        dict[Literal["ueval", "wise", "rise"], BenchmarkLimits], Field(min_length=1)
+    ]
+    """The benchmarks that both versions must have been evaluated on."""
+    min_gain: Annotated[float, Field(ge=-100, le=100)]
+    """Least lower end of the interval of the mean difference over these benchmarks."""
+    max_unjudged: Fraction
+    """Share of a benchmark's judge calls without an answer."""
+    max_images_per_request: Annotated[float, Field(gt=0)]
+    """Mean over all benchmarks' requests."""
+    max_median_seconds: Annotated[float, Field(gt=0)]
+    """Of one request at a time, on the machine that registered the version."""
+    max_p95_seconds: Annotated[float, Field(gt=0)]
 
 
 class OrchestrationSettings(Section):
@@ -388,6 +424,7 @@ class Settings(Section):
     evaluate: EvaluateSettings
     report: ReportSettings
     registration: RegistrationSettings
+    promotion: PromotionSettings
     orchestration: OrchestrationSettings
     tracking: TrackingSettings
 

@@ -1,0 +1,116 @@
+"""The model registry as commands see it: a version by its name, and the files kept with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from interloom.errors import InterloomError
+from interloom.settings import Settings, load_settings
+from interloom.tracking import tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """A project's MLflow: tracking store and registry in one."""
+
+    client: MlflowClient
+    uri: str
+    root: Path
+    settings: Settings
+
+
+def open_catalogue(root: Path) -> Catalogue:
+    """The MLflow that the params file of the project ``root`` names.
+
+    Raises:
+        InterloomError: tracking is off.
+    """
+    settings = load_settings(root / "params.yaml")
+    if not settings.tracking.enabled:
+        raise InterloomError("tracking.enabled is false: there is no model registry to look into")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from mlflow.tracking import MlflowClient
+
+    uri = tracking_uri(settings.tracking, root)
+    return Catalogue(MlflowClient(tracking_uri=uri, registry_uri=uri), uri, root, settings)
+
+
+def resolve(catalogue: Catalogue, uri: str) -> ModelVersion:
+    """The version that ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` means.
+
+    Raises:
+        InterloomError: another kind of text, or no such model, alias or version.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = MODEL_URI.fullmatch(uri)
+    if found is None:
+        raise InterloomError(f"{uri!r}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
+    try:
+        if found["alias"]:
+            return catalogue.client.get_model_version_by_alias(found["name"], found["alias"])
+        return catalogue.client.get_model_version(found["name"], found["version"])
+    except MlflowException as error:
+        raise InterloomError(f"{uri}: {error.message} (in {shown(catalogue.uri)})") from None
+
+
+def versions(catalogue: Catalogue, name: str) -> set[str]:
+    """Numbers of the versions of a model that are there; none if there is no such model."""
+    found = catalogue.client.search_model_versions(f"name = '{name}'")
+    return {str(version.version) for version in found}
+
+
+def aliases(catalogue: Catalogue, name: str) -> dict[str, str]:
+    """Version by alias; none if there is no such model."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        model = catalogue.client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return {}
+    return {alias: str(version) for alias, version in model.aliases.items()}
+
+
+def fetch(catalogue: Catalogue, version: ModelVersion, path: str, target: Path) -> Path:
+    """A copy under ``target`` of a file or folder that was stored in the model's folder.
+
+    Raises:
+        InterloomError: there is none, as in versions of other makers.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        found = mlflow.artifacts.download_artifacts(
+            artifact_uri=f"{version.source}/{path}",
+            dst_path=str(target),
+            tracking_uri=catalogue.uri,
+        )
+    except (MlflowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InterloomError(
+            f"{version.name} version {version.version} has no {path} ({reason}): register it again"
+        ) from None
+    return Path(found)
+
+
+def shown(uri: str) -> str:
+    """A store's URI without its password."""
+    return re.sub(r"(://[^:/@]+):[^@/]+@", r"\1:…@", uri)
