@@ -17,7 +17,7 @@ from diffusers import DiffusionPipeline, Flux2KleinPipeline
 from PIL import Image
 
 from interloom.errors import InterloomError
-from interloom.images import from_bytes, to_png
+from interloom.images import from_bytes, size, to_png
 from interloom.records import Failure
 from interloom.roles import GenerationJob
 
@@ -89,16 +89,16 @@ class DiffusersGenerator:
         self.batch_size = batch_size
 
     def generate(self, jobs: Sequence[GenerationJob]) -> list[bytes | Failure]:
-        """One PNG per job, in order. Jobs with equally many references share a batch."""
-        groups: dict[int, list[int]] = defaultdict(list)
+        """One PNG per job, in order. Jobs with references of the same sizes share a batch."""
+        groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
         for index, job in enumerate(jobs):
-            groups[len(_references(job))].append(index)
+            groups[tuple(size(data, "source image") for data in _references(job))].append(index)
         answers: list[bytes | Failure | None] = [None] * len(jobs)
-        for references, indices in groups.items():
-            together = references == 0 or isinstance(self.pipeline, PairedFlux2KleinPipeline)
-            size = self.batch_size if together else 1
-            for start in range(0, len(indices), size):
-                batch = indices[start : start + size]
+        for sizes, indices in groups.items():
+            together = not sizes or isinstance(self.pipeline, PairedFlux2KleinPipeline)
+            most = self.batch_size if together else 1
+            for start in range(0, len(indices), most):
+                batch = indices[start : start + most]
                 for index, answer in zip(batch, self._make([jobs[i] for i in batch]), strict=True):
                     answers[index] = answer
         return [answer for answer in answers if answer is not None]
@@ -116,7 +116,8 @@ class DiffusersGenerator:
         sources = [from_bytes(data, "source image") for job in jobs for data in _references(job)]
         try:
             images = self.images([job.prompt for job in jobs], sources, [job.seed for job in jobs])
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except (torch.OutOfMemoryError, RuntimeError, ValueError) as error:
+            # Pipelines refuse pictures that are too small or too narrow with a ValueError.
             reason = f"{type(error).__name__}: {error}"
             return [Failure(role="generator", reason=reason)] * len(jobs)
         return [to_png(image) for image in images]
