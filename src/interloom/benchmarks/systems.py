@@ -31,6 +31,8 @@ from interloom.roles import Critic, Planner
 from interloom.settings import EvaluateSettings, ModelsSettings, TeacherSettings
 
 SystemName = Literal["generator", "zero-shot", "planner-sft", "full-sft", "full-rl", "oracle"]
+MODELS = ("vlm", "planner-sft", "critic-sft", "critic-rl")
+"""The model folders that systems are made of, as the stages' files call them."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,12 @@ def loader(
     folders: Mapping[str, Path],
     device: str,
     remotes: Remotes,
-    cache: CallCache,
+    cache: CallCache | None,
 ) -> Callable[[SystemName], System]:
     """A function that makes a system; models are loaded when first needed, each once.
 
     ``folders`` are those of ``vlm``, ``planner-sft``, ``critic-sft`` and ``critic-rl``; calls of
-    models are kept in ``cache``, or as ``remotes`` keeps them.
+    models are kept in ``cache`` if there is one, or as ``remotes`` keeps them.
     """
 
     @functools.cache
@@ -81,12 +83,12 @@ def loader(
     def planner(model: str) -> Planner:
         talker = chat(model, options.planner_max_new_tokens)
         agent = ModelPlanner(talker, models.dialogue, retries=options.answer_retries)
-        return CachedPlanner(agent, cache)
+        return CachedPlanner(agent, cache) if cache else agent
 
     def critic(model: str) -> Critic:
         talker = chat(model, options.critic_max_new_tokens)
         agent = ModelCritic(talker, models.dialogue, retries=options.answer_retries)
-        return CachedCritic(agent, cache)
+        return CachedCritic(agent, cache) if cache else agent
 
     def make(name: SystemName) -> System:
         attempts = options.max_attempts
