@@ -12,7 +12,8 @@ from pocket_renderer import RenderGenerator
 from interloom.backends.pocket import PocketTeacher
 from interloom.records import Failure, Request
 from interloom.roles import CritiqueCase, GenerationJob
-from interloom.serve.engine import Ended, Engine, Event, Order, Ticket
+from interloom.serve.engine import Engine, Ticket
+from interloom.serve.events import Ended, Event, Order
 from interloom.serve.metrics import Metrics
 from interloom.serve.pipeline import Pipeline
 from interloom.settings import ServingSettings, Settings, load_settings

@@ -206,6 +206,44 @@ def cost(
 
 
 @app.command()
+def serve(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="models:/NAME@ALIAS, models:/NAME/VERSION, a model folder, or system:oracle and "
+            "the like; the registered pipeline's @champion by default."
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address; others than this machine need keys.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Port.")] = 8000,
+    generator: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a system: generator, generator_weak, or both, to choose from."),
+    ] = None,
+    log_texts: Annotated[bool, typer.Option(help="Write requests' texts to the log.")] = False,
+    params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
+) -> None:
+    """Serve a pipeline: OpenAI's Responses API, MLflow's /invocations and a page, until Ctrl-C."""
+    from interloom.serve.commands import run_server
+
+    run_server(_enter_project(), params, model, host, port, generator or [], log_texts)
+
+
+@app.command()
+def serve_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    per_minute: Annotated[float, typer.Option(help="Requests per minute; 0 is no limit.")] = 60,
+    params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
+) -> None:
+    """Make an API key for `interloom serve`; only its hash is kept."""
+    from interloom.serve.commands import make_key
+
+    typer.echo("\n".join(make_key(_enter_project(), params, name, per_minute)))
+
+
+@app.command()
 def ui(
     mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
     prefect_port: Annotated[int, typer.Option(help="Port of the Prefect UI.")] = 4200,

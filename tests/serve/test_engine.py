@@ -8,7 +8,8 @@ import pytest
 from served import TEXT, Gate, Heard, engine, order, pipeline
 
 from interloom import loop
-from interloom.serve.engine import Began, Busy, Closed, Drawn, Judged, Planned, StepDone
+from interloom.serve.engine import Busy, Closed
+from interloom.serve.events import Began, Drawn, Judged, Planned, StepDone
 from interloom.serve.pipeline import Pipeline
 
 

@@ -14,100 +14,31 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from interloom import loop
 from interloom.backends.ledger import NOTHING, Usage
 from interloom.errors import InterloomError
-from interloom.records import Attempt, Failure, Plan, Request, StepTrace, Trajectory
+from interloom.records import Attempt, Failure
+from interloom.serve.events import (
+    Began,
+    Call,
+    Drawn,
+    Ended,
+    Event,
+    Judged,
+    Order,
+    Outcome,
+    Planned,
+    Role,
+    StepDone,
+)
 from interloom.serve.metrics import Metrics
 from interloom.serve.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
-Role = Literal["planner", "generator", "critic"]
-Outcome = Literal["completed", "incomplete", "failed", "error", "cancelled"]
 GENERATOR_RETRIES = 1
-
-
-@dataclass(frozen=True)
-class Order:
-    """A request and what it may cost; ``generator`` is a name in ``Pipeline.generators``."""
-
-    request: Request
-    generator: str
-    max_attempts: int
-    seed: int
-    image_budget: int
-
-
-@dataclass(frozen=True)
-class Planned:
-    """The plan is there."""
-
-    plan: Plan
-
-
-@dataclass(frozen=True)
-class Began:
-    """The step at ``place`` (from 0) gets its first picture next."""
-
-    place: int
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Attempt ``number`` (from 0) at a step is there, not judged yet."""
-
-    place: int
-    number: int
-    attempt: Attempt
-
-
-@dataclass(frozen=True)
-class Judged:
-    """The same attempt with the critic's verdict."""
-
-    place: int
-    number: int
-    attempt: Attempt
-
-
-@dataclass(frozen=True)
-class StepDone:
-    """A step is done, with all its attempts."""
-
-    place: int
-    trace: StepTrace
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The last event; ``code`` and ``message`` say why it is not ``completed``."""
-
-    trajectory: Trajectory
-    outcome: Outcome
-    code: str = ""
-    message: str = ""
-
-
-Event = Planned | Began | Drawn | Judged | StepDone | Ended
-
-
-@dataclass(frozen=True)
-class Call:
-    """One request's part in a call that ``batch`` requests shared."""
-
-    role: Role
-    began: int
-    """Nanoseconds since the epoch."""
-    ended: int
-    batch: int
-    place: int
-    """Step, from 0; of no meaning for the planner."""
-    number: int
-    """Attempt, from 0."""
-    usage: Usage
 
 
 class Busy(Exception):
@@ -192,16 +123,29 @@ class Engine:
             Busy: too many wait already.
             Closed: after ``close``.
         """
+        assert order.generator in self.pipeline.generators, order.generator
         with self._change:
             if self._closing:
                 raise Closed
             if len(self._waiting) >= self.queue:
-                raise Busy(max(1.0, self._pace * len(self._waiting) / self.slots))
+                raise self._busy()
             ticket = Ticket(order, tell, self)
             self._waiting.append(ticket)
             self.metrics.waiting.inc()
             self._change.notify()
         return ticket
+
+    def check_room(self) -> None:
+        """Refuse early, before a request's body is read.
+
+        Raises:
+            Busy: too many wait already.
+        """
+        if len(self._waiting) >= self.queue:
+            raise self._busy()
+
+    def _busy(self) -> Busy:
+        return Busy(max(1.0, self._pace * len(self._waiting) / self.slots))
 
     def cancel(self, ticket: Ticket) -> None:
         """Drop a request: out of the queue at once, out of flight before its next call."""

@@ -1,0 +1,63 @@
+"""Bodies of the serving commands of ``cli``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast, get_args
+
+from interloom.errors import InterloomError
+from interloom.serve import guard
+from interloom.settings import GeneratorName, load_settings
+
+DEFAULT_KEYS = ".interloom/keys.json"
+
+
+def run_server(
+    root: Path,
+    params: Path,
+    model: str | None,
+    host: str,
+    port: int,
+    generators: Sequence[str],
+    log_texts: bool,
+) -> None:
+    """`interloom serve`."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")  # see `interloom run`
+    from interloom.serve.server import serve
+
+    settings = load_settings(params)
+    source = model or f"models:/{settings.registration.model_name}@champion"
+    serve(
+        settings,
+        root,
+        source,
+        host=host,
+        port=port,
+        generators=names_of(generators),
+        log_texts=log_texts,
+    )
+
+
+def names_of(generators: Sequence[str]) -> list[GeneratorName]:
+    """Names of generators in the params.
+
+    Raises:
+        InterloomError: there is none of this name.
+    """
+    known = get_args(GeneratorName)
+    for name in generators:
+        if name not in known:
+            raise InterloomError(f"--generator {name}: generators are {', '.join(known)}")
+    return [cast(GeneratorName, name) for name in generators]
+
+
+def make_key(root: Path, params: Path, name: str, per_minute: float) -> list[str]:
+    """`interloom serve-key`: lines to print, the key among them."""
+    chosen = load_settings(params).serving.keys or DEFAULT_KEYS
+    key = guard.add_key(root / chosen, name, per_minute)
+    lines = [key, f"Shown this once: {chosen} keeps only its hash."]
+    if not load_settings(params).serving.keys:
+        lines.append(f"Servers read it after: interloom params set serving.keys={chosen}")
+    return lines
