@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
@@ -18,9 +19,9 @@ from starlette.exceptions import HTTPException
 from interloom.serve import invocations, results
 from interloom.serve.answers import ResponseBody
 from interloom.serve.errors import ApiError, ErrorBody
-from interloom.serve.guard import Envelope
+from interloom.serve.guard import NOBODY, Envelope
 from interloom.serve.metrics import CONTENT_TYPE
-from interloom.serve.schema import CreateResponse, Feedback, read
+from interloom.serve.schema import EXAMPLE, CreateResponse, Feedback, read
 from interloom.serve.service import Service
 
 log = logging.getLogger(__name__)
@@ -80,15 +81,18 @@ class Invocations(BaseModel):
 
 def answers(*codes: int) -> dict[int | str, dict[str, Any]]:
     """Documentation of refusals."""
-    return {code: {"model": ErrorBody} for code in codes}
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+    return {code: {"description": "Refused.", "content": content} for code in codes}
 
 
 def body_of(model: type[BaseModel] | None = None) -> dict[str, Any]:
     """Documentation of a JSON body that is read by hand."""
-    schema: dict[str, Any] = {"type": "object"}
+    content: dict[str, Any] = {"schema": {"type": "object"}}
     if model is not None:
-        schema = {"$ref": f"#/components/schemas/{model.__name__}"}
-    content = {"application/json": {"schema": schema}}
+        content["schema"] = {"$ref": f"#/components/schemas/{model.__name__}"}
+    else:
+        content["example"] = {"dataframe_records": [{"text": EXAMPLE}]}
+    content = {"application/json": content}
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -132,12 +136,21 @@ def _add_errors(app: FastAPI, service: Service) -> None:
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> JSONResponse:
         said = f"{error.detail}: {request.method} {request.url.path}"
-        return refuse(ApiError(error.status_code, said, headers=error.headers))
+        headers = error.headers
+        if error.status_code == 405:  # Starlette names the methods of one route of the path alone
+            headers = {"Allow": ", ".join(sorted(_methods(app, request.url.path)))}
+        return refuse(ApiError(error.status_code, said, headers=headers))
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> JSONResponse:
         log.error("%s %s failed: %s", request.method, request.url.path, type(error).__name__)
         return refuse(ApiError(500, "The server made a mistake; its log says more."))
+
+
+def _methods(app: FastAPI, path: str) -> set[str]:
+    """The methods that a path knows."""
+    routes = (route for route in app.routes if isinstance(route, APIRoute))
+    return {m for route in routes if route.path_regex.match(path) for m in route.methods}
 
 
 async def json_body(request: Request) -> bytes:
@@ -153,7 +166,9 @@ async def json_body(request: Request) -> bytes:
 
 
 def _asker(service: Service, *, spend: bool) -> Any:
-    scheme = HTTPBearer(auto_error=False, description="Only if the server has keys.")
+    if service.keys is None:
+        return Depends(lambda: NOBODY)
+    scheme = HTTPBearer(auto_error=False, description="An API key.")
 
     def owner(request: Request, _: Any = Depends(scheme)) -> str:  # noqa: B008
         return service.owner(request, spend=spend)
@@ -163,7 +178,8 @@ def _asker(service: Service, *, spend: bool) -> Any:
 
 def _add_responses(app: FastAPI, service: Service) -> None:
     asker, reader = _asker(service, spend=True), _asker(service, spend=False)
-    stream = {"text/event-stream": {"schema": {"type": "string"}}}
+    event = {"type": "object", "properties": {"event": {"type": "string"}}}
+    stream = {"text/event-stream": {"schema": event}}
 
     @app.post(
         "/v1/responses",
@@ -249,7 +265,7 @@ def _add_results(app: FastAPI, service: Service) -> None:
     @app.post(
         "/interloom/results/{response_id}/feedback",
         response_model=Stored,
-        responses=answers(400, 401, 404, 413, 415, 429, 503),
+        responses=answers(400, 401, 404, 409, 413, 415, 429, 503),
         openapi_extra=body_of(Feedback),
     )
     async def give_feedback(request: Request, response_id: ResultId, owner: str = asker) -> Stored:
@@ -257,7 +273,7 @@ def _add_results(app: FastAPI, service: Service) -> None:
         given = read(Feedback, await json_body(request))
         found = _kept(service, response_id, owner)
         if service.traces is None:
-            raise ApiError(503, "Traces are off (serving.traces), so that feedback has no place.")
+            raise ApiError(409, "Traces are off (serving.traces): feedback has no place.")
         attempt = _attempt(found, given)
         stored = service.traces.feedback(response_id, owner, given, attempt)
         try:
@@ -267,7 +283,7 @@ def _add_results(app: FastAPI, service: Service) -> None:
             log.error("feedback is lost: %s", type(error).__name__)
             raise ApiError(503, "MLflow does not take the feedback; try again later.") from None
         if not found_trace:
-            raise ApiError(503, "The request has no trace to put feedback on.")
+            raise ApiError(409, "The request has no trace to put feedback on.")
         return Stored(stored=True)
 
 
@@ -356,7 +372,7 @@ def _add_schemas(app: FastAPI) -> None:
         if app.openapi_schema is None:
             document = made()
             known = document["components"]["schemas"]
-            for model in (CreateResponse, Feedback):
+            for model in (CreateResponse, Feedback, ErrorBody):
                 own = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 known |= own.pop("$defs", {})
                 known[model.__name__] = own

@@ -36,6 +36,8 @@ def order_of(asked: CreateResponse, pipeline: Pipeline, limits: ServingSettings)
             code="model_not_found",
             param="model",
         )
+    if asked.background:
+        raise ApiError(400, "background: answers are not made in it here.", param="background")
     text, pictures, captions = _said(asked)
     request = request_of(text, _decoded(pictures, limits), captions, asked.kind, limits)
     return order_for(

@@ -16,6 +16,9 @@ UNSUPPORTED = (
 """Fields of OpenAI's that ask for something which is not done here."""
 
 
+EXAMPLE = "a red circle at the top left, a blue cup at the center"
+
+
 class Part(BaseModel):
     """Base of everything inside ``input``: further fields are let pass, because clients send back
     what they were sent."""
@@ -48,7 +51,7 @@ class Message(Part):
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: str | list[InputText | InputImage]
+    content: str | list[Annotated[InputText | InputImage, Field(discriminator="type")]]
 
 
 class GivenPicture(Part):
@@ -77,7 +80,11 @@ class CreateResponse(BaseModel):
     """`POST /v1/responses`. The fields after `metadata` are ours; in the `openai` client they go
     into `extra_body`."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        json_schema_extra={"examples": [{"input": EXAMPLE, "seed": 7, "include_attempts": True}]},
+    )
 
     model: Annotated[
         str | None, Field(description="A name of `/v1/models`; the served one by default.")
@@ -118,7 +125,7 @@ class CreateResponse(BaseModel):
         bool, Field(description="Return all attempts with their pictures and critiques.")
     ] = False
 
-    background: Literal[False] | None = None
+    background: Annotated[bool | None, Field(description="True is refused.")] = None
     include: Any = NOT_USED
     max_output_tokens: Any = NOT_USED
     parallel_tool_calls: Any = NOT_USED
@@ -139,7 +146,13 @@ class CreateResponse(BaseModel):
 class Feedback(BaseModel):
     """What a person thinks of a step of a result."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"step": 1, "accept": False, "correction": "draw a red circle there"}]
+        },
+    )
 
     step: Annotated[int, Field(ge=1, description="The plan's `step_number`.")]
     attempt: Annotated[int | None, Field(ge=0, description="From 0; the shown one by default.")] = (
@@ -162,8 +175,10 @@ def read(model: type[Model], body: bytes) -> Model:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        problems = error.errors(include_url=False, include_input=False, include_context=False)
+        # Of a union every branch complains; the one that came furthest knows what is meant.
+        first = max(problems, key=lambda problem: len(problem["loc"]))
+        where = ".".join(str(part) for part in first["loc"] if _is_field(part))
         if first["type"] == "json_invalid":
             raise ApiError(400, f"The body is not JSON ({first['msg']}).") from None
         if first["type"] == "extra_forbidden":
@@ -174,3 +189,8 @@ def read(model: type[Model], body: bytes) -> Model:
         raise ApiError(
             400, f"{where or 'The body'}: {first['msg']}", param=where, code="invalid_value"
         ) from None
+
+
+def _is_field(part: int | str) -> bool:
+    """Whether a part of an error's place is in the body, and no name of a union's branch."""
+    return isinstance(part, int) or (part.islower() and "[" not in part and part != "str")
