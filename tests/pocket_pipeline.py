@@ -1,4 +1,4 @@
-"""An MLflow model from code whose parts are exact and quick, with the registered pipeline's face."""
+"""An MLflow model from code: exact and quick parts with the registered pipeline's face."""
 
 from __future__ import annotations
 

@@ -232,6 +232,26 @@ def serve(
 
 
 @app.command()
+def serve_generator(
+    generator: Annotated[
+        str, typer.Option(help="Whose settings: generator or generator_weak of the params.")
+    ] = "generator",
+    model: Annotated[
+        str | None, typer.Option(help="Another diffusers pipeline: a folder or a hub name.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address; others than this machine need keys.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Port.")] = 8100,
+    params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
+) -> None:
+    """Serve an image generator: OpenAI's Images API, for the backend `http`, until Ctrl-C."""
+    from interloom.serve.commands import run_generator
+
+    run_generator(_enter_project(), params, generator, model, host=host, port=port)
+
+
+@app.command()
 def serve_key(
     name: Annotated[str, typer.Argument(help="Whose key it is.")],
     per_minute: Annotated[float, typer.Option(help="Requests per minute; 0 is no limit.")] = 60,

@@ -134,7 +134,9 @@ def test_a_body_without_a_length_is_cut_off_too(server):
 def test_no_damage_to_a_picture_breaks_the_server(server, data: bytes, place: int):
     for kind in ("PNG", "JPEG", "WEBP"):
         whole = saved(Image.effect_noise((32, 32), 60).convert("RGB"), kind)
-        answer = server.http.post("/v1/responses", json=encoded(whole[:place] + data + whole[place:]))
+        answer = server.http.post(
+            "/v1/responses", json=encoded(whole[:place] + data + whole[place:])
+        )
         assert answer.status_code in (200, 400), answer.text
 
 
@@ -197,7 +199,7 @@ def test_keys(start, keys):
 
 
 def test_keys_file_faults(tmp_path: Path):
-    with pytest.raises(InterloomError, match="serving.keys: .* cannot be read"):
+    with pytest.raises(InterloomError, match=r"serving\.keys: .* cannot be read"):
         guard.Keys(tmp_path / "none.json")
     (tmp_path / "keys.json").write_text('{"keys": [{"name": "a", "sha256": "x"}]}')
     with pytest.raises(InterloomError, match=r"keys\.0\.sha256"):
@@ -209,7 +211,7 @@ def test_keys_file_faults(tmp_path: Path):
 def test_other_machines_need_keys(tmp_path: Path):
     from served import settings as shipped
 
-    with pytest.raises(InterloomError, match="serving.keys must name a file"):
+    with pytest.raises(InterloomError, match=r"serving\.keys must name a file"):
         serve_for_real(shipped(), tmp_path, "system:oracle", host="0.0.0.0", port=0)
 
 
@@ -244,3 +246,11 @@ def test_the_command_makes_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     key = told.output.splitlines()[0]
     held = guard.Keys(tmp_path / ".interloom/keys.json")
     assert held.owner(key, spend=True) == "ann"
+
+
+def test_a_mistake_of_ours_is_told_without_its_details(start, caplog):
+    at = start()
+    at.service.results = None
+    answer = at.http.get("/interloom/results")
+    assert answer.status_code == 500 and answer.json()["error"]["type"] == "server_error"
+    assert "AttributeError" in caplog.text and "Traceback" not in caplog.text

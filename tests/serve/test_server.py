@@ -138,8 +138,7 @@ def test_the_champion_is_followed_and_the_end_is_graceful(project: Path):
         # What is in flight when SIGTERM comes is answered.
         answers: list[dict[str, Any]] = []
         late = [
-            threading.Thread(target=lambda: answers.append(ask(client, t_max=20)))
-            for _ in range(8)
+            threading.Thread(target=lambda: answers.append(ask(client, t_max=20))) for _ in range(8)
         ]
         for thread in late:
             thread.start()

@@ -7,8 +7,10 @@ everything else is the library's own ``__call__``.
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,17 @@ class DiffusersGenerator:
         }
         self.batch_size = batch_size
 
+    def with_call(self, **changes: Any) -> DiffusersGenerator:
+        """The same pipeline called in another way."""
+        other = copy(self)
+        other.call = self.call | changes
+        return other
+
+    @property
+    def edits(self) -> bool:
+        """Whether the pipeline takes pictures."""
+        return "image" in inspect.signature(type(self.pipeline).__call__).parameters
+
     def generate(self, jobs: Sequence[GenerationJob]) -> list[bytes | Failure]:
         """One PNG per job, in order. Jobs with references of the same sizes share a batch."""
         groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
@@ -108,9 +121,8 @@ class DiffusersGenerator:
     ) -> list[Image.Image]:
         """One pipeline call: B prompts, their B sources (or none) and B seeds to B images."""
         generators = [torch.Generator(self.pipeline.device).manual_seed(seed) for seed in seeds]
-        return self.pipeline(
-            prompt=prompts, image=sources or None, generator=generators, **self.call
-        ).images
+        pictures = {"image": sources} if sources else {}
+        return self.pipeline(prompt=prompts, generator=generators, **pictures, **self.call).images
 
     def _make(self, jobs: list[GenerationJob]) -> list[bytes | Failure]:
         sources = [from_bytes(data, "source image") for job in jobs for data in _references(job)]

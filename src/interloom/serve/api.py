@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from importlib import resources
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Path, Query, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
-from fastapi.routing import APIRoute
-from fastapi.security import HTTPBearer
-from pydantic import BaseModel
+from fastapi import FastAPI, Path, Query, Request
+from fastapi.responses import HTMLResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from interloom.serve import invocations, results
 from interloom.serve.answers import ResponseBody
-from interloom.serve.errors import ApiError, ErrorBody
-from interloom.serve.guard import NOBODY, Envelope
+from interloom.serve.errors import ApiError
+from interloom.serve.guard import Envelope
 from interloom.serve.metrics import CONTENT_TYPE
 from interloom.serve.schema import EXAMPLE, CreateResponse, Feedback, read
 from interloom.serve.service import Service
+from interloom.serve.web import (
+    CLIENT_GONE,
+    add_errors,
+    add_schemas,
+    answers,
+    asker,
+    body_of,
+    disconnected,
+    json_body,
+)
 
 log = logging.getLogger(__name__)
 FEEDBACK_PATIENCE = 60.0
-CLIENT_GONE = 499
-"""What nginx calls an answer that nobody waits for; nobody sees it."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -73,27 +77,19 @@ class Stored(BaseModel):
     stored: bool
 
 
+class Table(BaseModel):
+    """MLflow's request: rows of the registered pipeline's signature, in one of its formats."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={"examples": [{"dataframe_records": [{"text": EXAMPLE}]}]},
+    )
+
+
 class Invocations(BaseModel):
     """MLflow's answer: one row per request."""
 
     predictions: list[dict[str, Any]]
-
-
-def answers(*codes: int) -> dict[int | str, dict[str, Any]]:
-    """Documentation of refusals."""
-    content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
-    return {code: {"description": "Refused.", "content": content} for code in codes}
-
-
-def body_of(model: type[BaseModel] | None = None) -> dict[str, Any]:
-    """Documentation of a JSON body that is read by hand."""
-    content: dict[str, Any] = {"schema": {"type": "object"}}
-    if model is not None:
-        content["schema"] = {"$ref": f"#/components/schemas/{model.__name__}"}
-    else:
-        content["example"] = {"dataframe_records": [{"text": EXAMPLE}]}
-    content = {"application/json": content}
-    return {"requestBody": {"required": True, "content": content}}
 
 
 def make_app(service: Service, *, hosts: tuple[str, ...] = ()) -> FastAPI:
@@ -108,76 +104,18 @@ def make_app(service: Service, *, hosts: tuple[str, ...] = ()) -> FastAPI:
         redoc_url=None,
     )
     app.add_middleware(Envelope, max_body=service.serving.max_body_bytes, hosts=hosts)
-    _add_errors(app, service)
+    add_errors(app, service.metrics)
     _add_responses(app, service)
     _add_results(app, service)
     _add_mlflow(app, service)
     _add_state(app, service)
     _add_page(app)
-    _add_schemas(app)
+    add_schemas(app, (CreateResponse, Feedback, Table))
     return app
 
 
-def _add_errors(app: FastAPI, service: Service) -> None:
-    def refuse(error: ApiError) -> JSONResponse:
-        service.metrics.refused.labels(error.code or str(error.status)).inc()
-        return JSONResponse(error.body(), error.status, error.headers)
-
-    @app.exception_handler(ApiError)
-    async def refused(request: Request, error: ApiError) -> JSONResponse:
-        return refuse(error)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        return refuse(ApiError(400, f"{where}: {first['msg']}", param=where))
-
-    @app.exception_handler(HTTPException)
-    async def unknown(request: Request, error: HTTPException) -> JSONResponse:
-        said = f"{error.detail}: {request.method} {request.url.path}"
-        headers = error.headers
-        if error.status_code == 405:  # Starlette names the methods of one route of the path alone
-            headers = {"Allow": ", ".join(sorted(_methods(app, request.url.path)))}
-        return refuse(ApiError(error.status_code, said, headers=headers))
-
-    @app.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> JSONResponse:
-        log.error("%s %s failed: %s", request.method, request.url.path, type(error).__name__)
-        return refuse(ApiError(500, "The server made a mistake; its log says more."))
-
-
-def _methods(app: FastAPI, path: str) -> set[str]:
-    """The methods that a path knows."""
-    routes = (route for route in app.routes if isinstance(route, APIRoute))
-    return {m for route in routes if route.path_regex.match(path) for m in route.methods}
-
-
-async def json_body(request: Request) -> bytes:
-    """The body of a request that says it is JSON.
-
-    Raises:
-        ApiError: 415 for another type. A page of another site can send those without asking.
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise ApiError(415, "The content type must be application/json.")
-    return await request.body()
-
-
-def _asker(service: Service, *, spend: bool) -> Any:
-    if service.keys is None:
-        return Depends(lambda: NOBODY)
-    scheme = HTTPBearer(auto_error=False, description="An API key.")
-
-    def owner(request: Request, _: Any = Depends(scheme)) -> str:  # noqa: B008
-        return service.owner(request, spend=spend)
-
-    return Depends(owner)
-
-
 def _add_responses(app: FastAPI, service: Service) -> None:
-    asker, reader = _asker(service, spend=True), _asker(service, spend=False)
+    creator, reader = asker(service.keys, spend=True), asker(service.keys, spend=False)
     event = {"type": "object", "properties": {"event": {"type": "string"}}}
     stream = {"text/event-stream": {"schema": event}}
 
@@ -187,7 +125,7 @@ def _add_responses(app: FastAPI, service: Service) -> None:
         responses={200: {"content": stream}, **answers(400, 401, 404, 413, 415, 429, 500, 503)},
         openapi_extra=body_of(CreateResponse),
     )
-    async def create_response(request: Request, owner: str = asker) -> Response:
+    async def create_response(request: Request, owner: str = creator) -> Response:
         """Plan, draw and check a sequence; with `stream` as it comes about."""
         service.check_room()
         asked = read(CreateResponse, await json_body(request))
@@ -232,7 +170,7 @@ def _kept(service: Service, name: str, owner: str) -> results.Result:
 
 
 def _add_results(app: FastAPI, service: Service) -> None:
-    asker, reader = _asker(service, spend=True), _asker(service, spend=False)
+    creator, reader = asker(service.keys, spend=True), asker(service.keys, spend=False)
 
     @app.get("/interloom/results", responses=answers(400, 401))
     async def list_results(
@@ -268,7 +206,9 @@ def _add_results(app: FastAPI, service: Service) -> None:
         responses=answers(400, 401, 404, 409, 413, 415, 429, 503),
         openapi_extra=body_of(Feedback),
     )
-    async def give_feedback(request: Request, response_id: ResultId, owner: str = asker) -> Stored:
+    async def give_feedback(
+        request: Request, response_id: ResultId, owner: str = creator
+    ) -> Stored:
         """Accept, reject or correct a step; it is stored on the request's MLflow trace."""
         given = read(Feedback, await json_body(request))
         found = _kept(service, response_id, owner)
@@ -306,28 +246,24 @@ def _attempt(found: results.Result, given: Feedback) -> int:
 
 
 def _add_mlflow(app: FastAPI, service: Service) -> None:
-    asker = _asker(service, spend=True)
+    creator = asker(service.keys, spend=True)
 
     @app.post(
         "/invocations",
         response_model=Invocations,
         responses=answers(400, 401, 413, 415, 429, 500, 503),
-        openapi_extra=body_of(),
+        openapi_extra=body_of(Table),
     )
-    async def invoke(request: Request, owner: str = asker) -> Response:
+    async def invoke(request: Request, owner: str = creator) -> Response:
         """MLflow's scoring protocol, for the registered pipeline's signature."""
         service.check_room()
         data = await json_body(request)
         asked, params = await asyncio.to_thread(invocations.read_table, data, "application/json")
         orders = invocations.orders_of(asked, params, service.pipeline(), service)
         work = asyncio.create_task(invocations.invoke(orders, service))
-        try:
-            while not (await asyncio.wait({work}, timeout=0.1))[0]:
-                if await request.is_disconnected():
-                    return Response(status_code=CLIENT_GONE)
-            return Response(work.result(), media_type="application/json")
-        finally:
-            work.cancel()
+        if await disconnected(request, work):
+            return Response(status_code=CLIENT_GONE)
+        return Response(work.result(), media_type="application/json")
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
@@ -362,21 +298,3 @@ def _add_page(app: FastAPI) -> None:
         if name not in PAGE:
             raise HTTPException(404)
         return Response((folder / name).read_bytes(), media_type=PAGE[name])
-
-
-def _add_schemas(app: FastAPI) -> None:
-    """Put the models of bodies that are read by hand into the OpenAPI document."""
-    made = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = made()
-            known = document["components"]["schemas"]
-            for model in (CreateResponse, Feedback, ErrorBody):
-                own = model.model_json_schema(ref_template="#/components/schemas/{model}")
-                known |= own.pop("$defs", {})
-                known[model.__name__] = own
-            app.openapi_schema = json.loads(json.dumps(document))
-        return app.openapi_schema or {}
-
-    app.openapi = openapi

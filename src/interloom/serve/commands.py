@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 from interloom.errors import InterloomError
 from interloom.serve import guard
@@ -38,6 +38,22 @@ def run_server(
         generators=names_of(generators),
         log_texts=log_texts,
     )
+
+
+def run_generator(root: Path, params: Path, generator: str, model: str | None, **at: Any) -> None:
+    """`interloom serve-generator`; ``at`` is host and port."""
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    from interloom.serve.server import serve_generator
+
+    settings = load_settings(params)
+    chosen = settings.models.generator_named(names_of([generator])[0])
+    if model is not None:
+        chosen = chosen.model_copy(update={"model": model, "backend": "diffusers"})
+    if chosen.backend != "diffusers":
+        raise InterloomError(
+            f"models.{generator} is behind {chosen.backend}: name a pipeline with --model"
+        )
+    serve_generator(settings, root, chosen, **at)
 
 
 def names_of(generators: Sequence[str]) -> list[GeneratorName]:

@@ -170,7 +170,22 @@ class Envelope:
         if refusal is not None:
             await _answer(refusal, send)
             return
-        await self.app(scope, self._limited(receive), _with_headers(send))
+        started = False
+
+        async def sent(message: Any) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, self._limited(receive), _with_headers(sent))
+        except Exception as error:
+            # A mistake of ours. Its message may quote the request, which is not for the log.
+            log.error("%s %s: %s", scope["method"], scope["path"], type(error).__name__)
+            log.debug("the mistake", exc_info=error)
+            if started:
+                raise ConnectionError("the answer was broken off") from None
+            await _answer(ApiError(500, "The server made a mistake; its log says more."), send)
 
     def _refusal(self, headers: dict[bytes, bytes]) -> ApiError | None:
         host = headers.get(b"host", b"").decode("latin-1")

@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from interloom.errors import InterloomError
+from interloom.roles import GenerationJob
 from interloom.serve import pipeline
 from interloom.serve.api import make_app
 from interloom.serve.guard import LOOPBACK, Keys
@@ -22,7 +23,7 @@ from interloom.serve.host import Host
 from interloom.serve.metrics import Metrics
 from interloom.serve.service import Service
 from interloom.serve.traces import Traces
-from interloom.settings import GeneratorName, Settings
+from interloom.settings import GeneratorName, GeneratorSettings, ServingSettings, Settings
 from interloom.tracking import tracking_uri
 
 log = logging.getLogger(__name__)
@@ -45,14 +46,10 @@ def serve(
     Raises:
         InterloomError: the model cannot be loaded, or other machines are to be let in without keys.
     """
-    _start_logging()
+    start_logging()
     serving = settings.serving
-    if host not in LOOPBACK and not serving.keys:
-        raise InterloomError(
-            f"--host {host} lets other machines in, so that serving.keys must name a file of keys "
-            "(`interloom serve-key NAME` makes it)"
-        )
-    _use_threads(serving.threads)
+    check_host(host, serving)
+    use_threads(serving.threads)
     metrics = Metrics()
     uri = tracking_uri(settings.tracking, root)
     _use_tracking(uri, source, serving.traces != "off")
@@ -70,25 +67,91 @@ def serve(
     def resolve() -> str:
         return pipeline.resolve(source, settings, root)
 
-    def open_service() -> Host:
+    def opening() -> str:
         first = load()
         first.warm_up()
         follow = resolve if pipeline.follows(source) else None
-        return Host(first, serving, metrics, resolve=follow, load=load)
+        service.host = Host(first, serving, metrics, resolve=follow, load=load)
+        return f"{first.name} version {first.version}"
 
-    run(make_app(service, hosts=hosts), service, open_service, host, port)
+    def closing() -> None:
+        service.draining = True
+        if service.host is not None:
+            service.host.close(serving.drain_seconds)
+
+    def ended() -> None:
+        if traces is not None:
+            traces.close()
+
+    app = make_app(service, hosts=hosts)
+    run(app, host, port, serving.drain_seconds, opening=opening, closing=closing, ended=ended)
 
 
-def run(app: FastAPI, service: Service, open_service: Any, host: str, port: int) -> None:
-    """Run the application; ``open_service`` makes its host, in a thread.
-
-    After SIGTERM no connection is accepted any more, and requests in flight have
-    ``serving.drain_seconds`` to end.
+def serve_generator(
+    settings: Settings, root: Path, chosen: GeneratorSettings, *, host: str, port: int
+) -> None:
+    """Serve a diffusers pipeline behind OpenAI's Images API until SIGTERM or Ctrl-C.
 
     Raises:
-        InterloomError: ``open_service`` raised it, or the port is taken.
+        InterloomError: it is no local pipeline, it cannot be loaded, or other machines are to be
+            let in without keys.
     """
-    patience = service.serving.drain_seconds
+    from interloom import cast
+    from interloom.backends.diffusers import DiffusersGenerator
+    from interloom.serve import generator_service
+
+    start_logging()
+    serving = settings.serving
+    check_host(host, serving)
+    use_threads(serving.threads)
+    keys = Keys(root / serving.keys) if serving.keys else None
+    service = generator_service.Service(serving, Metrics(), keys)
+    app = generator_service.make_app(service, hosts=() if keys is not None else LOOPBACK)
+
+    def opening() -> str:
+        generator = cast.generator(chosen)
+        assert isinstance(generator, DiffusersGenerator)
+        generator.generate([GenerationJob(prompt=pipeline.WARM_UP, seed=0)])
+        service.open(generator)
+        return generator.name
+
+    run(app, host, port, serving.drain_seconds, opening=opening, closing=service.close)
+
+
+def check_host(host: str, serving: ServingSettings) -> None:
+    """Refuse to let other machines in without keys.
+
+    Raises:
+        InterloomError: naming the setting.
+    """
+    if host not in LOOPBACK and not serving.keys:
+        raise InterloomError(
+            f"--host {host} lets other machines in, so that serving.keys must name a file of keys "
+            "(`interloom serve-key NAME` makes it)"
+        )
+
+
+def run(
+    app: FastAPI,
+    host: str,
+    port: int,
+    patience: float,
+    *,
+    opening: Callable[[], str],
+    closing: Callable[[], None],
+    ended: Callable[[], None] = lambda: None,
+) -> None:
+    """Run an application until SIGTERM or Ctrl-C.
+
+    Args:
+        patience: seconds that requests in flight have to end.
+        opening: loads what is served, in a thread, and says what that is.
+        closing: called in a thread when the end begins, to end what is in flight.
+        ended: called when nothing is in flight any more.
+
+    Raises:
+        InterloomError: ``opening`` raised it, or the port is taken.
+    """
     config = uvicorn.Config(
         app,
         host=host,
@@ -97,28 +160,24 @@ def run(app: FastAPI, service: Service, open_service: Any, host: str, port: int)
         access_log=False,
         server_header=False,
         lifespan="on",
-        # Requests are ended by the engine; this is for what hangs even then.
+        # Requests are ended by `closing`; this is for what hangs even then.
         timeout_graceful_shutdown=int(patience) + 5,
     )
-    server = _Server(config, service)
+    server = _Server(config, closing)
     problems: list[BaseException] = []
 
-    def opening() -> None:
+    def open_it() -> None:
         try:
-            service.host = open_service()
+            log.info("serving %s at http://%s:%d", opening(), host, port)
         except BaseException as error:
             problems.append(error)
             server.should_exit = True
-            return
-        served = service.host.engine.pipeline
-        log.info("serving %s version %s at http://%s:%d", served.name, served.version, host, port)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        threading.Thread(target=opening, name="opening", daemon=True).start()
+        threading.Thread(target=open_it, name="opening", daemon=True).start()
         yield
-        if service.traces is not None:
-            service.traces.close()
+        ended()
 
     app.router.lifespan_context = lifespan
     # uvicorn sends the signal to us again when it has drained: then there is nothing left to do.
@@ -133,25 +192,20 @@ def run(app: FastAPI, service: Service, open_service: Any, host: str, port: int)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which tells the engine when the end begins."""
+    """uvicorn, which says when the end begins."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, closing: Callable[[], None]) -> None:
         super().__init__(config)
-        self._service = service
+        self._closing = closing
 
     async def shutdown(self, sockets: Any = None) -> None:
-        """Drain: the engine calls off what takes too long, and answers say so."""
-        service = self._service
-        service.draining = True
-        if service.host is not None:
-            closing = threading.Thread(
-                target=service.host.close, args=(service.serving.drain_seconds,), daemon=True
-            )
-            closing.start()
+        """Accept nothing more, and wait for what is in flight."""
+        threading.Thread(target=self._closing, name="closing", daemon=True).start()
         await super().shutdown(sockets)
 
 
-def _use_threads(threads: int) -> None:
+def use_threads(threads: int) -> None:
+    """Torch's CPU threads; 0 leaves them."""
     if threads:
         import torch
 
@@ -166,7 +220,8 @@ def _use_tracking(uri: str, source: str, traces: bool) -> None:
         mlflow.set_registry_uri(uri)
 
 
-def _start_logging() -> None:
+def start_logging() -> None:
+    """Our lines to stderr, others' only if they warn."""
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )

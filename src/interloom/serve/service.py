@@ -18,20 +18,19 @@ from interloom.serve.answers import Composer, ResponseBody
 from interloom.serve.engine import Busy, Closed, Engine, Ticket
 from interloom.serve.errors import ApiError, overloaded
 from interloom.serve.events import Ended, Event, Order
-from interloom.serve.guard import NOBODY, Keys
+from interloom.serve.guard import Keys
 from interloom.serve.host import Host
 from interloom.serve.metrics import Metrics
 from interloom.serve.pipeline import Pipeline
 from interloom.serve.results import Result, Results
 from interloom.serve.schema import CreateResponse
 from interloom.serve.traces import Told, Traces
+from interloom.serve.web import disconnected
 from interloom.settings import ServingSettings
 
 log = logging.getLogger(__name__)
 PING_SECONDS = 15.0
 """An idle stream says something this often, so that proxies keep it open."""
-LOOK_SECONDS = 0.1
-"""Between two looks whether a client that waits is still there."""
 
 
 class Service:
@@ -51,13 +50,6 @@ class Service:
         self.results = Results(serving.recent)
         self.host: Host | None = None
         self.draining = False
-
-    def owner(self, request: HttpRequest, *, spend: bool) -> str:
-        """Who asks. Raises ``ApiError`` for a key that is wrong or asks too often."""
-        if self.keys is None:
-            return NOBODY
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        return self.keys.owner(key.strip() if scheme.lower() == "bearer" else None, spend=spend)
 
     def engine(self) -> Engine:
         """The engine that takes requests now. Raises ``ApiError`` 503 if there is none."""
@@ -160,13 +152,7 @@ class Run:
     async def finish(self, request: HttpRequest) -> ResponseBody | None:
         """The whole answer; ``None`` if the client went away meanwhile."""
         work = asyncio.create_task(self._all())
-        try:
-            while not (await asyncio.wait({work}, timeout=LOOK_SECONDS))[0]:
-                if await request.is_disconnected():
-                    return None
-            return work.result()
-        finally:
-            work.cancel()
+        return None if await disconnected(request, work) else work.result()
 
     async def _all(self) -> ResponseBody:
         async for _ in self.events():
