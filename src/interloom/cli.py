@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 params_app = typer.Typer(help="Show, check and switch the params file.", no_args_is_help=True)
 app.add_typer(params_app, name="params")
+feedback_app = typer.Typer(help="What people said of served pictures.", no_args_is_help=True)
+app.add_typer(feedback_app, name="feedback")
 
 
 def _lazy(module: str) -> type[TyperGroup]:
@@ -261,6 +263,20 @@ def serve_key(
     from interloom.serve.commands import make_key
 
     typer.echo("\n".join(make_key(_enter_project(), params, name, per_minute)))
+
+
+@feedback_app.command("export")
+def feedback_export(
+    out: Annotated[Path, typer.Argument(help="Parquet file to write.")] = Path(
+        "feedback/critic.parquet"
+    ),
+    track: Annotated[bool, typer.Option(help="Have DVC track the file.")] = True,
+    params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
+) -> None:
+    """Turn the feedback in MLflow's traces into critic data, as training reads it."""
+    from interloom.serve.commands import export_feedback
+
+    typer.echo("\n".join(export_feedback(_enter_project(), params, out, track)))
 
 
 @app.command()

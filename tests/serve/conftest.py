@@ -37,10 +37,11 @@ def running(
     *,
     keys: Path | None = None,
     traces: str | None = None,
+    experiment: str = "serving",
     **serving: object,
 ) -> Iterator[Running]:
     chosen, metrics = settings(**serving).serving, Metrics()
-    writer = Traces(traces, "serving", metrics, content=True) if traces else None
+    writer = Traces(traces, experiment, metrics, content=True) if traces else None
     service = Service(chosen, metrics, keys=Keys(keys) if keys else None, traces=writer)
     service.host = Host(served or pipeline(), chosen, metrics)
     port = free_port()

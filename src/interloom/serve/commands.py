@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -76,4 +78,20 @@ def make_key(root: Path, params: Path, name: str, per_minute: float) -> list[str
     lines = [key, f"Shown this once: {chosen} keeps only its hash."]
     if not load_settings(params).serving.keys:
         lines.append(f"Servers read it after: interloom params set serving.keys={chosen}")
+    return lines
+
+
+def export_feedback(root: Path, params: Path, out: Path, track: bool) -> list[str]:
+    """`interloom feedback export`: what was written, and what to do with it."""
+    from interloom.serve.feedback import export
+
+    done = export(load_settings(params), root, out)
+    lines = [f"{out}: {done.rows} rows of critic data"]
+    lines += [f"left out, {reason}: {count}" for reason, count in sorted(done.lost.items())]
+    if track:
+        command = [sys.executable, "-m", "dvc", "add", "--quiet", str(out)]
+        added = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        if added.returncode:
+            raise InterloomError(f"dvc add {out}: {added.stderr.strip().splitlines()[-1]}")
+        lines.append(f"tracked by DVC; commit {out}.dvc")
     return lines

@@ -22,7 +22,7 @@ from interloom.serve.guard import LOOPBACK, Keys
 from interloom.serve.host import Host
 from interloom.serve.metrics import Metrics
 from interloom.serve.service import Service
-from interloom.serve.traces import Traces
+from interloom.serve.traces import Traces, experiment_name
 from interloom.settings import GeneratorName, GeneratorSettings, ServingSettings, Settings
 from interloom.tracking import tracking_uri
 
@@ -55,7 +55,7 @@ def serve(
     _use_tracking(uri, source, serving.traces != "off")
     traces = None
     if serving.traces != "off":
-        name = f"{settings.tracking.experiment}-serving"
+        name = experiment_name(settings)
         traces = Traces(uri, name, metrics, content=serving.traces == "full")
     keys = Keys(root / serving.keys) if serving.keys else None
     service = Service(serving, metrics, keys=keys, traces=traces, log_texts=log_texts)

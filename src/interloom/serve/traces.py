@@ -27,12 +27,19 @@ from interloom.serve.schema import Feedback
 if TYPE_CHECKING:
     from mlflow.tracing.attachments import Attachment
 
+    from interloom.settings import Settings
+
 log = logging.getLogger(__name__)
 BACKLOG = 1000
 KNOWN = 10_000
 RESPONSE_TAG = "interloom.response_id"
 FEEDBACK_TAG = "interloom.feedback"
 SPAN_TYPES = {"planner": "LLM", "generator": "TOOL", "critic": "LLM"}
+
+
+def experiment_name(settings: Settings) -> str:
+    """Where traces of served requests are kept."""
+    return f"{settings.tracking.experiment}-serving"
 
 
 @dataclass(frozen=True)
