@@ -16,7 +16,8 @@ GRACE_SECONDS = 3.0
 
 stopping = threading.Event()
 """Set once the flow is being cancelled: nothing new may start."""
-_running: set[subprocess.Popen[str]] = set()
+_running: dict[subprocess.Popen[str], float] = {}
+"""With the seconds that each is given to end by itself."""
 _lock = threading.Lock()
 
 
@@ -27,11 +28,13 @@ def run_child(
     env: Mapping[str, str],
     timeout: float,
     on_line: Callable[[str], None],
+    grace: float = GRACE_SECONDS,
 ) -> int:
     """Run ``command``, hand every line of its output to ``on_line``; its exit status.
 
-    Raises ``TimeoutError`` after ``timeout`` seconds, when its whole process group is dead, and
-    ``InterruptedError`` if the flow is being cancelled.
+    When it has to end, it has ``grace`` seconds for that. Raises ``TimeoutError`` after ``timeout``
+    seconds, when its whole process group is dead, and ``InterruptedError`` if the flow is being
+    cancelled.
     """
     with _lock:
         if stopping.is_set():
@@ -48,12 +51,12 @@ def run_child(
             errors="replace",
             start_new_session=True,
         )
-        _running.add(process)
+        _running[process] = grace
     late = threading.Event()
 
     def expire() -> None:
         late.set()
-        end_group(process)
+        end_group(process, grace)
 
     timer = threading.Timer(timeout, expire)
     timer.daemon = True
@@ -65,9 +68,9 @@ def run_child(
         status = process.wait()
     finally:
         timer.cancel()
-        end_group(process)
+        end_group(process, grace)
         with _lock:
-            _running.discard(process)
+            _running.pop(process, None)
     if late.is_set():
         raise TimeoutError(f"{' '.join(command)} took longer than {timeout:g} s; killed")
     if stopping.is_set():
@@ -93,8 +96,8 @@ def end_all() -> None:
     """End all children, and let none start any more."""
     with _lock:
         stopping.set()
-        present = list(_running)
-    enders = [threading.Thread(target=end_group, args=(process,)) for process in present]
+        present = list(_running.items())
+    enders = [threading.Thread(target=end_group, args=pair) for pair in present]
     for ender in enders:
         ender.start()
     for ender in enders:

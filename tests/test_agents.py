@@ -7,6 +7,7 @@ from PIL import Image
 
 from interloom import images
 from interloom.agents import ModelCritic, ModelPlanner
+from interloom.backends.ledger import Usage
 from interloom.backends.transformers import ChatModel
 from interloom.dialogue import Conversation, format_critique, format_plan
 from interloom.records import Critique, Failure, Plan, Request, Step
@@ -26,11 +27,13 @@ class Script:
     def __init__(self, *rounds: list[str]) -> None:
         self.rounds = list(rounds)
         self.asked: list[tuple[int, float, int]] = []
+        self.usage: list[Usage] = []
 
     def generate(
         self, conversations: Sequence[Conversation], *, temperature: float = 0.0, seed: int = 0
     ) -> list[str]:
         self.asked.append((len(conversations), temperature, seed))
+        self.usage = [Usage(10, 5)] * len(conversations)
         return self.rounds.pop(0)
 
 
@@ -38,6 +41,7 @@ def test_plans_are_read_and_only_unreadable_ones_are_asked_again():
     chat = Script([format_plan(PLAN), "no idea"], [format_plan(PLAN)])
     planner = ModelPlanner(chat, "short", temperature=0.5, seed=3)
     assert planner.plan([Request(id="a", text="sun"), Request(id="b", text="sun")]) == [PLAN, PLAN]
+    assert planner.usage == [Usage(10, 5), Usage(20, 10)]
     assert chat.asked == [(2, 0.0, 3), (1, 0.5, 4)]
 
 

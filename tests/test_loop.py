@@ -226,3 +226,25 @@ def test_wrong_limits_are_refused(wrong: dict[str, int]):
 
 def test_no_requests():
     assert loop.run([], ScriptPlanner(), ScriptGenerator(), None, max_attempts=1, seed=0) == []
+
+
+def fly(budget: int | None, fails: int, steps: str = "3") -> loop.Flight:
+    flight = loop.Flight(Request(id="a", text=steps), max_attempts=3, seed=0, image_budget=budget)
+    loop.begin([flight], ScriptPlanner(), 0)
+    while flight.step is not None:
+        loop.judge([flight], loop.draw([flight], ScriptGenerator(), 0), ScriptCritic(fails), 0)
+    return flight
+
+
+@pytest.mark.parametrize(
+    ("budget", "attempts"),
+    [(None, [3, 3, 3]), (9, [3, 3, 3]), (6, [3, 2, 1]), (3, [1, 1, 1]), (2, [1, 1])],
+)
+def test_an_image_budget_takes_tries_first_and_steps_last(budget: int | None, attempts: list[int]):
+    flight = fly(budget, fails=9)
+    assert [len(trace.attempts) for trace in flight.trajectory().steps] == attempts
+    assert flight.unfinished == (len(attempts) < 3) and flight.failure is None
+
+
+def test_an_image_budget_that_suffices_changes_nothing():
+    assert fly(9, fails=1).trajectory() == fly(None, fails=1).trajectory()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from interloom import dialogue
+from interloom.backends.ledger import NOTHING, Usage
 from interloom.dialogue import AnswerError, Conversation, Style
 from interloom.records import Critique, Failure, Plan, Request
 from interloom.roles import CritiqueCase
@@ -17,6 +18,8 @@ class Chat(Protocol):
     """What an agent needs of a chat model; ``backends.transformers.ChatModel`` is one."""
 
     name: str
+    usage: list[Usage]
+    """Tokens of each answer of the last ``generate``."""
 
     def generate(
         self, conversations: Sequence[Conversation], *, temperature: float = 0.0, seed: int = 0
@@ -40,6 +43,8 @@ class ModelPlanner:
         self.retries = retries
         self.temperature = temperature
         self.seed = seed
+        self.usage: list[Usage] = []
+        """Tokens that each item of the last call took, all its tries together."""
 
     def plan(self, requests: Sequence[Request]) -> list[Plan | Failure]:
         """One plan per request; a ``Failure`` names the rule that the last answer broke."""
@@ -60,6 +65,8 @@ class ModelCritic:
         self.retries = retries
         self.temperature = temperature
         self.seed = seed
+        self.usage: list[Usage] = []
+        """Tokens that each item of the last call took, all its tries together."""
 
     def critique(self, cases: Sequence[CritiqueCase]) -> list[Critique | Failure]:
         """One critique per case; a ``Failure`` names the rule that the last answer broke."""
@@ -80,7 +87,9 @@ def _ask(
     """Greedy answers first; those that cannot be read are sampled again, each try with its own
     seed."""
     answers: list[Answer | AnswerError] = []
+    agent.usage = [NOTHING] * len(conversations)
     texts = agent.chat.generate(conversations, temperature=0.0, seed=agent.seed)
+    _count(agent, range(len(conversations)))
     answers += (_parsed(parse, text) for text in texts)
     for attempt in range(1, agent.retries + 1):
         unread = [i for i, answer in enumerate(answers) if isinstance(answer, AnswerError)]
@@ -91,9 +100,19 @@ def _ask(
             temperature=agent.temperature,
             seed=agent.seed + attempt,
         )
+        _count(agent, unread)
         for i, text in zip(unread, texts, strict=True):
             answers[i] = _parsed(parse, text)
     return answers
+
+
+def _count(agent: ModelPlanner | ModelCritic, places: Sequence[int]) -> None:
+    """Add what the chat model's last call took to the items that it was about."""
+    for place, more in zip(places, agent.chat.usage, strict=True):
+        so_far = agent.usage[place]
+        agent.usage[place] = Usage(
+            so_far.input_tokens + more.input_tokens, so_far.output_tokens + more.output_tokens
+        )
 
 
 def _parsed(parse: Callable[[str], Answer], text: str) -> Answer | AnswerError:

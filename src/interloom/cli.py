@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 params_app = typer.Typer(help="Show, check and switch the params file.", no_args_is_help=True)
 app.add_typer(params_app, name="params")
+feedback_app = typer.Typer(help="What people said of served pictures.", no_args_is_help=True)
+app.add_typer(feedback_app, name="feedback")
 
 
 def _lazy(module: str) -> type[TyperGroup]:
@@ -238,6 +240,78 @@ def lineage(
         raise typer.Exit(0 if same else 1)
     else:
         typer.echo(origin.tell(catalogue, model))
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="models:/NAME@ALIAS, models:/NAME/VERSION, a model folder, or system:oracle and "
+            "the like; the registered pipeline's @champion by default."
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address; others than this machine need keys.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Port.")] = 8000,
+    generator: Annotated[
+        list[str] | None,
+        typer.Option(help="Of a system: generator, generator_weak, or both, to choose from."),
+    ] = None,
+    log_texts: Annotated[bool, typer.Option(help="Write requests' texts to the log.")] = False,
+    params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
+) -> None:
+    """Serve a pipeline: OpenAI's Responses API, MLflow's /invocations and a page, until Ctrl-C."""
+    from interloom.serve.commands import run_server
+
+    run_server(_enter_project(), params, model, host, port, generator or [], log_texts)
+
+
+@app.command()
+def serve_generator(
+    generator: Annotated[
+        str, typer.Option(help="Whose settings: generator or generator_weak of the params.")
+    ] = "generator",
+    model: Annotated[
+        str | None, typer.Option(help="Another diffusers pipeline: a folder or a hub name.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address; others than this machine need keys.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Port.")] = 8100,
+    params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
+) -> None:
+    """Serve an image generator: OpenAI's Images API, for the backend `http`, until Ctrl-C."""
+    from interloom.serve.commands import run_generator
+
+    run_generator(_enter_project(), params, generator, model, host=host, port=port)
+
+
+@app.command()
+def serve_key(
+    name: Annotated[str, typer.Argument(help="Whose key it is.")],
+    per_minute: Annotated[float, typer.Option(help="Requests per minute; 0 is no limit.")] = 60,
+    params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
+) -> None:
+    """Make an API key for `interloom serve`; only its hash is kept."""
+    from interloom.serve.commands import make_key
+
+    typer.echo("\n".join(make_key(_enter_project(), params, name, per_minute)))
+
+
+@feedback_app.command("export")
+def feedback_export(
+    out: Annotated[Path, typer.Argument(help="Parquet file to write.")] = Path(
+        "feedback/critic.parquet"
+    ),
+    track: Annotated[bool, typer.Option(help="Have DVC track the file.")] = True,
+    params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
+) -> None:
+    """Turn the feedback in MLflow's traces into critic data, as training reads it."""
+    from interloom.serve.commands import export_feedback
+
+    typer.echo("\n".join(export_feedback(_enter_project(), params, out, track)))
 
 
 @app.command()

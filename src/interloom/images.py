@@ -58,6 +58,8 @@ def size(data: bytes, name: str = "image") -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return image.size
+    except Image.DecompressionBombError as error:
+        raise InterloomError(f"{name}: {error}; scale it down first") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise InterloomError(f"{name}: {len(data)} bytes that are no PNG, JPEG or WebP") from error
 

@@ -75,26 +75,48 @@ def with_retries(
 
 
 @dataclass
-class _Flight:
-    """One request on its way through the loop."""
+class Flight:
+    """One request on its way through the loop.
 
-    place: int
+    Args:
+        max_attempts: ``T_max``, the images that one step may cost.
+        seed: image seeds are derived from it, the request's id, the step and the attempt.
+        image_budget: images that the whole request may cost. It is kept by trying less often, so
+            that every step still gets an image, and then by leaving out the last steps.
+    """
+
     request: Request
+    max_attempts: int
+    seed: int
+    image_budget: int | None = None
     plan: Plan | None = None
     done: list[StepTrace] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     prompt: str = ""
     source: bytes | None = None
     failure: Failure | None = None
+    images: int = 0
 
     @property
     def step(self) -> Step | None:
         """The step in progress; ``None`` when the request is finished."""
         if self.plan is None or self.failure is not None or len(self.done) == len(self.plan.steps):
             return None
-        return self.plan.steps[len(self.done)]
+        step = self.plan.steps[len(self.done)]
+        return None if self._spent and step.prompt is not None and not self.attempts else step
+
+    @property
+    def _spent(self) -> bool:
+        return self.image_budget is not None and self.images >= self.image_budget
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the image budget ended the plan before its last step."""
+        assert self.plan is not None
+        return self.failure is None and len(self.done) < len(self.plan.steps)
 
     def begin(self, plan: Plan | Failure) -> None:
+        """Take off with a plan."""
         if isinstance(plan, Failure):
             self.failure = plan
             return
@@ -111,22 +133,35 @@ class _Flight:
                 return
             self.done.append(StepTrace(step=step, source=None, attempts=()))
 
-    def job(self, seed: int) -> GenerationJob:
+    def job(self) -> GenerationJob:
+        """The next picture to make."""
         assert self.step is not None
-        attempt_seed = derive_seed(seed, self.request.id, self.step.step_number, len(self.attempts))
-        return GenerationJob(prompt=self.prompt, seed=attempt_seed, source=self.source)
+        attempt = len(self.attempts)
+        seed = derive_seed(self.seed, self.request.id, self.step.step_number, attempt)
+        return GenerationJob(prompt=self.prompt, seed=seed, source=self.source)
 
     def case(self, image: bytes) -> CritiqueCase:
+        """What the critic is asked about a picture of the step in progress."""
         assert self.step is not None and self.step.prompt is not None
         return CritiqueCase(
             before=self.source, after=image, prompt=self.step.prompt, used_prompt=self.prompt
         )
 
-    def record(self, attempt: Attempt, max_attempts: int) -> None:
+    def _may_try_again(self) -> bool:
+        if len(self.attempts) >= self.max_attempts:
+            return False
+        if self.image_budget is None:
+            return True
+        assert self.plan is not None
+        later = self.plan.steps[len(self.done) + 1 :]
+        return self.images + sum(step.prompt is not None for step in later) < self.image_budget
+
+    def record(self, attempt: Attempt) -> None:
         """Keep the attempt, and decide: once more, next step, or end."""
         self.attempts.append(attempt)
+        self.images += 1
         critique = attempt.critique
-        if critique is not None and not critique.success and len(self.attempts) < max_attempts:
+        if critique is not None and not critique.success and self._may_try_again():
             self.prompt = critique.refine_prompt
             return
         # A passed step, the last attempt, no critic at all, or a call that failed for good: what
@@ -144,6 +179,7 @@ class _Flight:
         self._enter()
 
     def trajectory(self) -> Trajectory:
+        """What has come of the request so far."""
         return Trajectory(
             request=self.request, plan=self.plan, steps=tuple(self.done), failure=self.failure
         )
@@ -155,7 +191,7 @@ def _unobserved(request: str, began: float, ended: float) -> None:
 
 def _ask(
     call: Callable[[Sequence[Item]], list[Answer | Failure]],
-    flights: Sequence[_Flight],
+    flights: Sequence[Flight],
     items: Sequence[Item],
     retries: int,
     observe: Observer,
@@ -169,42 +205,66 @@ def _ask(
     return answers
 
 
-def _round(
-    flights: list[_Flight],
-    generator: Generator,
-    critic: Critic | None,
-    seed: int,
-    retries: int,
-    observe: Observer,
+def begin(
+    flights: Sequence[Flight], planner: Planner, retries: int, observe: Observer = _unobserved
+) -> None:
+    """One planner call for requests that just came in."""
+    asked = [flight.request for flight in flights]
+    plans = _ask(planner.plan, flights, asked, retries, observe)
+    for flight, plan in zip(flights, plans, strict=True):
+        flight.begin(plan)
+
+
+def draw(
+    flights: Sequence[Flight], generator: Generator, retries: int, observe: Observer = _unobserved
 ) -> list[Attempt]:
-    """One generator call and one critic call for all requests in flight."""
-    jobs = [flight.job(seed) for flight in flights]
+    """One generator call: the next attempt of every flight, not judged yet."""
+    jobs = [flight.job() for flight in flights]
     pictures = _ask(generator.generate, flights, jobs, retries, observe)
+    return [
+        Attempt(
+            prompt=job.prompt,
+            seed=job.seed,
+            generator=generator.name,
+            image=None if isinstance(picture, Failure) else picture,
+            failure=picture if isinstance(picture, Failure) else None,
+        )
+        for job, picture in zip(jobs, pictures, strict=True)
+    ]
+
+
+def judge(
+    flights: Sequence[Flight],
+    drawn: Sequence[Attempt],
+    critic: Critic | None,
+    retries: int,
+    observe: Observer = _unobserved,
+) -> list[Attempt]:
+    """One critic call about what was drawn; every flight goes on from its judged attempt."""
     cases = {
-        place: flight.case(picture)
-        for place, (flight, picture) in enumerate(zip(flights, pictures, strict=True))
-        if not isinstance(picture, Failure)
+        place: flight.case(attempt.image)
+        for place, (flight, attempt) in enumerate(zip(flights, drawn, strict=True))
+        if attempt.image is not None
     }
     answers: dict[int, Critique | Failure] = {}
     if critic is not None:
         shown = [flights[place] for place in cases]
-        judged = _ask(critic.critique, shown, list(cases.values()), retries, observe)
-        answers = dict(zip(cases, judged, strict=True))
-    attempts: list[Attempt] = []
-    for place, (job, picture) in enumerate(zip(jobs, pictures, strict=True)):
-        answer = answers.get(place)
-        failures = [result for result in (picture, answer) if isinstance(result, Failure)]
-        attempts.append(
-            Attempt(
-                prompt=job.prompt,
-                seed=job.seed,
-                generator=generator.name,
-                image=None if isinstance(picture, Failure) else picture,
-                critique=answer if isinstance(answer, Critique) else None,
-                failure=failures[0] if failures else None,
-            )
-        )
-    return attempts
+        said = _ask(critic.critique, shown, list(cases.values()), retries, observe)
+        answers = dict(zip(cases, said, strict=True))
+    judged = [_judged(attempt, answers.get(place)) for place, attempt in enumerate(drawn)]
+    for flight, attempt in zip(flights, judged, strict=True):
+        flight.record(attempt)
+    return judged
+
+
+def _judged(attempt: Attempt, answer: Critique | Failure | None) -> Attempt:
+    match answer:
+        case Critique():
+            return attempt.model_copy(update={"critique": answer})
+        case Failure():
+            return attempt.model_copy(update={"failure": answer})
+        case None:
+            return attempt
 
 
 def stream(
@@ -236,26 +296,24 @@ def stream(
             f"max_attempts {max_attempts} and slots {slots} must be at least 1, retries {retries} 0"
         )
     waiting = enumerate(requests)
-    flights: list[_Flight] = []
+    flights: list[tuple[int, Flight]] = []
     taken = 0
     while True:
-        oldest = min((flight.place for flight in flights), default=taken)
+        oldest = min((place for place, _ in flights), default=taken)
         room = min(slots - len(flights), oldest + AHEAD * slots - taken)
-        fresh = [_Flight(*entry) for entry in islice(waiting, room)]
+        fresh = [
+            (place, Flight(request, max_attempts, seed)) for place, request in islice(waiting, room)
+        ]
         taken += len(fresh)
-        asked = [flight.request for flight in fresh]
-        plans = _ask(planner.plan, fresh, asked, retries, observe)
-        for flight, plan in zip(fresh, plans, strict=True):
-            flight.begin(plan)
+        begin([flight for _, flight in fresh], planner, retries, observe)
         flights += fresh
-        active = [flight for flight in flights if flight.step is not None]
+        active = [flight for _, flight in flights if flight.step is not None]
         if not fresh and not active:
             return
-        attempts = _round(active, generator, critic, seed, retries, observe) if active else []
-        for flight, attempt in zip(active, attempts, strict=True):
-            flight.record(attempt, max_attempts)
-        yield from ((f.place, f.trajectory()) for f in flights if f.step is None)
-        flights = [flight for flight in active if flight.step is not None]
+        if active:
+            judge(active, draw(active, generator, retries, observe), critic, retries, observe)
+        yield from ((place, f.trajectory()) for place, f in flights if f.step is None)
+        flights = [(place, flight) for place, flight in flights if flight.step is not None]
 
 
 def run(

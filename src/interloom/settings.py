@@ -386,6 +386,42 @@ class PromotionSettings(Section):
     max_p95_seconds: Annotated[float, Field(gt=0)]
 
 
+class ServingSettings(Section):
+    """How requests are served and what they may cost; no stage depends on it."""
+
+    slots: Count
+    """Requests in flight, and so the size of the batches."""
+    queue: Count
+    """Requests that may wait for a slot; one more is told to come back later."""
+    gather_milliseconds: Annotated[float, Field(ge=0, le=1000)]
+    """How long an idle server waits for company when a request comes in."""
+    threads: Annotated[int, Field(ge=0, le=1024)]
+    """CPU threads; 0 leaves the choice to torch."""
+    max_attempts: Annotated[int, Field(ge=1, le=20)]
+    """T_max of a request that does not say."""
+    image_budget: Count
+    """Images of a request that does not say, and the most that it may ask for."""
+    max_steps: Count
+    """A longer plan is refused."""
+    max_body_bytes: Annotated[int, Field(ge=1024)]
+    max_text: Count
+    """Characters of a request."""
+    max_images: Count
+    """Pictures that a request may bring."""
+    max_pixels: Annotated[int, Field(ge=4096, le=4096 * 4096)]
+    """Of each of them."""
+    recent: Annotated[int, Field(ge=1, le=100_000)]
+    """Results that are kept in memory, for the page and for feedback."""
+    drain_seconds: Annotated[float, Field(ge=0)]
+    """How long requests in flight may take to end after SIGTERM."""
+    follow_seconds: Annotated[float, Field(gt=0)]
+    """Between two looks at the alias in the model registry."""
+    keys: str
+    """File with the hashes of API keys (`interloom serve-key` writes it); empty asks for none."""
+    traces: Literal["full", "numbers", "off"]
+    """Whether each request becomes an MLflow trace, and whether its texts and pictures do."""
+
+
 class OrchestrationSettings(Section):
     """How the Prefect flow runs stages; no stage depends on it."""
 
@@ -425,6 +461,7 @@ class Settings(Section):
     report: ReportSettings
     registration: RegistrationSettings
     promotion: PromotionSettings
+    serving: ServingSettings
     orchestration: OrchestrationSettings
     tracking: TrackingSettings
 

@@ -72,6 +72,19 @@ def test_jobs_with_and_without_sources_mix_and_keep_their_order(generator, sourc
         assert _close(made, generator.generate([job])[0])
 
 
+def test_sources_of_different_sizes_do_not_disturb_each_other(generator, sources):
+    large = to_png(from_bytes(sources[1]).resize((160, 128)))
+    narrow = to_png(from_bytes(sources[1]).resize((8, 8)))
+    jobs = [
+        GenerationJob(prompt=PROMPTS[i], seed=i, source=source)
+        for i, source in enumerate((sources[0], large, narrow))
+    ]
+    first, second, third = generator.generate(jobs)
+    assert _close(first, generator.generate(jobs[:1])[0])
+    assert _close(second, generator.generate(jobs[1:2])[0])
+    assert isinstance(third, Failure) and "too small" in third.reason
+
+
 def test_a_seed_gives_the_same_picture_again(generator):
     job = GenerationJob(prompt=PROMPTS[0], seed=7)
     other = GenerationJob(prompt=PROMPTS[0], seed=8)

@@ -39,6 +39,9 @@ def test_answers_come_in_order_and_do_not_depend_on_the_batch(chat: ChatModel, t
     together = chat.generate(MIXED)
     alone = [answer for item in MIXED for answer in chat.generate([item])]
     assert together == alone
+    chat.generate(MIXED)
+    read, written = zip(*((one.input_tokens, one.output_tokens) for one in chat.usage), strict=True)
+    assert read[1] == read[4] > read[2] and all(0 < count <= 12 for count in written)
     assert len(set(together)) > 1
     large = ChatModel.from_pretrained(tiny_vlm, batch_size=8, max_new_tokens=12)
     assert large.generate(MIXED) == together
@@ -65,7 +68,7 @@ def test_image_tokens_are_never_sampled(chat: ChatModel):
                 [backend.render_prompt(chat.processor, MIXED[1])],
                 [[images.from_bytes(RED)] * 2],
             )
-            sampled = chat._answer(inputs, 1.0)
+            sampled = [text for text, _ in chat._answer(inputs, 1.0)]
             ids = chat.processor.tokenizer(sampled)["input_ids"][0]  # type: ignore[attr-defined]
         finally:
             weights.copy_(kept)

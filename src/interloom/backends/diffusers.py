@@ -7,8 +7,10 @@ everything else is the library's own ``__call__``.
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from diffusers import (
 from PIL import Image
 
 from interloom.errors import InterloomError
-from interloom.images import from_bytes, to_png
+from interloom.images import from_bytes, size, to_png
 from interloom.records import Failure
 from interloom.roles import GenerationJob
 
@@ -96,16 +98,27 @@ class DiffusersGenerator:
         }
         self.batch_size = batch_size
 
+    def with_call(self, **changes: Any) -> DiffusersGenerator:
+        """The same pipeline called in another way."""
+        other = copy(self)
+        other.call = self.call | changes
+        return other
+
+    @property
+    def edits(self) -> bool:
+        """Whether the pipeline takes pictures."""
+        return "image" in inspect.signature(type(self.pipeline).__call__).parameters
+
     def generate(self, jobs: Sequence[GenerationJob]) -> list[bytes | Failure]:
-        """One PNG per job, in order. Jobs with equally many references share a batch."""
-        groups: dict[int, list[int]] = defaultdict(list)
+        """One PNG per job, in order. Jobs with references of the same sizes share a batch."""
+        groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
         for index, job in enumerate(jobs):
-            groups[len(_references(job))].append(index)
+            groups[tuple(size(data, "source image") for data in _references(job))].append(index)
         answers: list[bytes | Failure | None] = [None] * len(jobs)
-        for references, indices in groups.items():
-            size = self.batch_size if self._together(references) else 1
-            for start in range(0, len(indices), size):
-                batch = indices[start : start + size]
+        for sizes, indices in groups.items():
+            most = self.batch_size if self._together(len(sizes)) else 1
+            for start in range(0, len(indices), most):
+                batch = indices[start : start + most]
                 for index, answer in zip(batch, self._make([jobs[i] for i in batch]), strict=True):
                     answers[index] = answer
         return [answer for answer in answers if answer is not None]
@@ -121,9 +134,8 @@ class DiffusersGenerator:
     ) -> list[Image.Image]:
         """One pipeline call: B prompts, their B sources (or none) and B seeds to B images."""
         generators = [torch.Generator(self.pipeline.device).manual_seed(seed) for seed in seeds]
-        return self.pipeline(
-            prompt=prompts, image=sources or None, generator=generators, **self.call
-        ).images
+        pictures = {"image": sources} if sources else {}
+        return self.pipeline(prompt=prompts, generator=generators, **pictures, **self.call).images
 
     def _make(self, jobs: list[GenerationJob]) -> list[bytes | Failure]:
         sources = [from_bytes(data, "source image") for job in jobs for data in _references(job)]
@@ -132,7 +144,8 @@ class DiffusersGenerator:
             sources = [Image.new("RGB", size, "white")]
         try:
             images = self.images([job.prompt for job in jobs], sources, [job.seed for job in jobs])
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except (torch.OutOfMemoryError, RuntimeError, ValueError) as error:
+            # Pipelines refuse pictures that are too small or too narrow with a ValueError.
             reason = f"{type(error).__name__}: {error}"
             return [Failure(role="generator", reason=reason)] * len(jobs)
         return [to_png(image) for image in images]

@@ -15,6 +15,7 @@ import torch
 from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
 from interloom import images
+from interloom.backends.ledger import NOTHING, Usage
 from interloom.dialogue import Conversation
 from interloom.errors import InterloomError
 
@@ -123,6 +124,8 @@ class ChatModel:
         self.name = name
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
+        self.usage: list[Usage] = []
+        """Tokens read and written for each answer of the last ``generate``."""
 
     @classmethod
     def from_pretrained(
@@ -171,13 +174,14 @@ class ChatModel:
         texts = [render_prompt(self.processor, item) for item in items]
         order = sorted(range(len(items)), key=lambda i: (-len(texts[i]), i))
         answers: list[str] = [""] * len(items)
+        self.usage = [NOTHING] * len(items)
         with torch.random.fork_rng(devices=self._devices()), torch.inference_mode():
             torch.manual_seed(seed)
             for batch in _batches(order, self.batch_size):
                 pictures = [[images.from_bytes(b) for b in items[i].images] for i in batch]
                 inputs = encode(self.processor, [texts[i] for i in batch], pictures)
                 for i, answer in zip(batch, self._answer(inputs, temperature), strict=True):
-                    answers[i] = answer
+                    answers[i], self.usage[i] = answer
                 if on_progress is not None:
                     on_progress(len(batch))
         return answers
@@ -185,7 +189,7 @@ class ChatModel:
     def _devices(self) -> list[torch.device]:
         return [self.model.device] if self.model.device.type == "cuda" else []
 
-    def _answer(self, inputs: dict[str, Any], temperature: float) -> list[str]:
+    def _answer(self, inputs: dict[str, Any], temperature: float) -> list[tuple[str, Usage]]:
         inputs = {key: value.to(self.model.device) for key, value in inputs.items()}
         sampling: dict[str, Any] = {"do_sample": False}
         if temperature > 0:
@@ -206,7 +210,13 @@ class ChatModel:
                 f"out of memory with batch_size {len(inputs['input_ids'])}: lower it"
             ) from error
         new = tokens[:, inputs["input_ids"].shape[1] :]
-        return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+        read = inputs["attention_mask"].sum(1).tolist()
+        written = (new != tokenizer.pad_token_id).sum(1).tolist()
+        texts = tokenizer.batch_decode(new, skip_special_tokens=True)
+        return [
+            (text.strip(), Usage(*counts))
+            for text, *counts in zip(texts, read, written, strict=True)
+        ]
 
 
 def image_tokens(model: Qwen3VLForConditionalGeneration) -> list[int]:

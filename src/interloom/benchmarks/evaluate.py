@@ -24,7 +24,7 @@ from interloom import cast, loop
 from interloom.benchmarks import pocket_rise, pocket_ueval, pocket_wise
 from interloom.benchmarks.graded import Graded
 from interloom.benchmarks.statistics import Estimate
-from interloom.benchmarks.systems import System, loader
+from interloom.benchmarks.systems import MODELS, System, loader
 from interloom.cache import CallCache
 from interloom.construct import store
 from interloom.records import Request, Trajectory
@@ -74,7 +74,7 @@ def run(settings: Settings, stage: StageRun) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    folders = {name: stage.dep(name) for name in ("vlm", "planner-sft", "critic-sft", "critic-rl")}
+    folders = {name: stage.dep(name) for name in MODELS}
     cache = CallCache(stage.work / "calls.sqlite")
     remotes = cast.remotes(settings.remote, stage)
     make = loader(settings.models, settings.teacher, options, folders, device, remotes, cache)

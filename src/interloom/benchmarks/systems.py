@@ -30,6 +30,8 @@ from interloom.loop import DirectPlanner
 from interloom.roles import Critic, Planner
 from interloom.settings import EvaluateSettings, ModelsSettings, SystemName, TeacherSettings
 
+MODELS = ("vlm", "planner-sft", "critic-sft", "critic-rl")
+"""The model folders that systems are made of, as the stages' files call them."""
 AGENTS: dict[SystemName, tuple[str, str]] = {
     "zero-shot": ("vlm", "vlm"),
     "planner-sft": ("planner-sft", "vlm"),
@@ -57,12 +59,12 @@ def loader(
     folders: Mapping[str, Path],
     device: str,
     remotes: Remotes,
-    cache: CallCache,
+    cache: CallCache | None,
 ) -> Callable[[SystemName], System]:
     """A function that makes a system; models are loaded when first needed, each once.
 
     ``folders`` are those of ``vlm``, ``planner-sft``, ``critic-sft`` and ``critic-rl``; calls of
-    models are kept in ``cache``, or as ``remotes`` keeps them.
+    models are kept in ``cache`` if there is one, or as ``remotes`` keeps them.
     """
 
     @functools.cache
@@ -88,12 +90,12 @@ def loader(
     def planner(model: str) -> Planner:
         talker = chat(model, options.planner_max_new_tokens)
         agent = ModelPlanner(talker, models.dialogue, retries=options.answer_retries)
-        return CachedPlanner(agent, cache)
+        return CachedPlanner(agent, cache) if cache else agent
 
     def critic(model: str) -> Critic:
         talker = chat(model, options.critic_max_new_tokens)
         agent = ModelCritic(talker, models.dialogue, retries=options.answer_retries)
-        return CachedCritic(agent, cache)
+        return CachedCritic(agent, cache) if cache else agent
 
     def make(name: SystemName) -> System:
         if name == "generator":

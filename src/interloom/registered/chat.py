@@ -61,8 +61,3 @@ def image_list(value: Any, where: str) -> tuple[bytes, ...]:
     if value is None or isinstance(value, float):
         return ()
     return tuple(read_image(text, f"{where}[{n}]") for n, text in enumerate(value))
-
-
-def to_text(data: bytes | None) -> str:
-    """An image as base64, or an empty text."""
-    return "" if data is None else base64.b64encode(data).decode()

@@ -15,9 +15,8 @@ from interloom import cast, loop
 from interloom.agents import ModelCritic, ModelPlanner
 from interloom.backends.ledger import LEDGER
 from interloom.backends.remote import Remotes
-from interloom.dialogue import plan_fields
-from interloom.records import StepTrace, Trajectory
-from interloom.registered.chat import load_chat, to_text
+from interloom.registered.answers import answer_row
+from interloom.registered.chat import load_chat
 from interloom.registered.requests import requests_of
 from interloom.settings import GeneratorSettings, RemotesSettings
 
@@ -57,34 +56,7 @@ class PipelineModel(PythonModel):
             max_attempts=chosen.get("max_attempts", context.model_config["max_attempts"]),
             seed=chosen.get("seed", 0),
         )
-        return pd.DataFrame([_answer(trajectory) for trajectory in trajectories])
-
-
-def _answer(trajectory: Trajectory) -> dict[str, Any]:
-    steps = trajectory.steps
-    told = {
-        "plan": [plan_fields(s) for s in trajectory.plan.steps] if trajectory.plan else None,
-        "steps": [[_attempt(trace, i) for i in range(len(trace.attempts))] for trace in steps],
-    }
-    return {
-        "texts": [t.step.auxiliary_text or t.step.instruction or "" for t in steps],
-        "images": [to_text(t.accepted.image if t.accepted else None) for t in steps],
-        "trajectory": json.dumps(told),
-        "failure": str(trajectory.failure.reason) if trajectory.failure else "",
-    }
-
-
-def _attempt(trace: StepTrace, number: int) -> dict[str, Any]:
-    attempt = trace.attempts[number]
-    critique = attempt.critique
-    return {
-        "prompt": attempt.prompt,
-        "seed": attempt.seed,
-        "image": to_text(attempt.image),
-        "success": None if critique is None else critique.success,
-        "reasoning": None if critique is None else critique.reasoning,
-        "failure": attempt.failure.reason if attempt.failure else None,
-    }
+        return pd.DataFrame([answer_row(trajectory) for trajectory in trajectories])
 
 
 set_model(PipelineModel())
