@@ -38,8 +38,8 @@ def read_table(body: bytes, content_type: str) -> tuple[list[Request], dict[str,
     signed = signature("pipeline")
     try:
         parsed = scoring_server._parse_json_data(body.decode(), None, signed.inputs)
-        table = _enforce_schema(parsed.data, signed.inputs)
-        params = _enforce_params_schema(parsed.params, signed.params)
+        table: Any = _enforce_schema(parsed.data, signed.inputs)
+        params = _enforce_params_schema(parsed.params, signed.params) or {}
         rows = table.to_dict("records")
     except MlflowException as error:
         raise ApiError(400, str(error.message).splitlines()[0]) from None

@@ -77,7 +77,7 @@ def add_errors(app: FastAPI, metrics: Metrics) -> None:
 def _methods(app: FastAPI, path: str) -> set[str]:
     """The methods that a path knows."""
     routes = (route for route in app.routes if isinstance(route, APIRoute))
-    return {m for route in routes if route.path_regex.match(path) for m in route.methods}
+    return {m for route in routes if route.path_regex.match(path) for m in route.methods or ()}
 
 
 async def json_body(request: Request) -> bytes:
