@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -62,6 +63,16 @@ def running(
         service.host.close(5)
         if writer is not None:
             writer.close()
+
+
+@pytest.fixture(autouse=True)
+def _tracking_as_before() -> Iterator[None]:
+    """MLFLOW_TRACKING_URI as before the test: MLflow sets it in its process."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    if before is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 Start = Callable[..., Running]

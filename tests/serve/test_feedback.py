@@ -39,7 +39,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copy(ROOT / name, tmp_path)
     change_params(tmp_path / "params.yaml", ["tracking.experiment=serving-test"])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it in its process
     return tmp_path
 
 

@@ -39,7 +39,7 @@ def read_table(body: bytes, content_type: str) -> tuple[list[Request], dict[str,
     try:
         parsed = scoring_server._parse_json_data(body.decode(), None, signed.inputs)
         table: Any = _enforce_schema(parsed.data, signed.inputs)
-        params = _enforce_params_schema(parsed.params, signed.params)
+        params = _enforce_params_schema(parsed.params, signed.params) or {}
         rows = table.to_dict("records")
     except MlflowException as error:
         raise ApiError(400, str(error.message).splitlines()[0]) from None
@@ -47,7 +47,7 @@ def read_table(body: bytes, content_type: str) -> tuple[list[Request], dict[str,
         # Pandas and numpy meet tables of any shape with whatever they raise there.
         raise ApiError(400, f"The body is no table ({type(error).__name__}: {error}).") from None
     try:
-        return requests_of(rows), params or {}
+        return requests_of(rows), params
     except InterloomError as error:
         raise ApiError(400, f"{error}.") from None
 

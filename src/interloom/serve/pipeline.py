@@ -159,8 +159,9 @@ def _system(
     from interloom.stages import find_stage
 
     name = source.removeprefix(SYSTEM)
-    if name not in get_args(SystemName):
-        raise InterloomError(f"{source}: systems are {', '.join(get_args(SystemName))}")
+    systems: dict[str, SystemName] = {one: one for one in get_args(SystemName)}
+    if name not in systems:
+        raise InterloomError(f"{source}: systems are {', '.join(systems)}")
     deps = find_stage("evaluate").deps
     remotes = Remotes(settings.remote, root / LEDGER, purpose="serving")
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -170,7 +171,7 @@ def _system(
     make = loader(
         settings.models, settings.teacher, settings.evaluate, folders, device, remotes, None
     )
-    system = make(name)  # type: ignore[arg-type]
+    system = make(systems[name])
     chosen = generators or (settings.evaluate.generator,)
     return Pipeline(
         name=name,
