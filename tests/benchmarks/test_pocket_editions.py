@@ -79,7 +79,7 @@ def test_items_stand_on_the_evaluation_side():
         assert str(next(s for _, s in made.scene.sprites())) not in made.item.prompt
     for made in pocket_rise.items(COUNT, SEED):
         assert scene_split(made.before) == "evaluation"
-        assert scene_of(made.image) == made.before
+        assert scene_of(made.item.image) == made.before
     for item in pocket_ueval.items(COUNT, SEED):
         known = procedure_steps(item.prompt)
         assert (known is not None) == (item.question_type == "procedure")

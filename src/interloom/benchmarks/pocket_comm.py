@@ -112,7 +112,10 @@ def judge(answer: Answer, made: PocketItem) -> Grades:
     shown = dict(enumerate(seen[: len(steps)]))
     before = [made.start, *(step.scene for step in steps[:-1])]
     wanted = [step.scene for step in steps]
-    whole = [p for p in shown if not seen[p].unreadable and not is_empty(seen[p])]
+    # An empty page is well made only where nothing is to be seen.
+    whole = [
+        p for p in shown if not seen[p].unreadable and not (is_empty(seen[p]) and wanted[p].count)
+    ]
     told = dict(enumerate(answer.texts))
     stays = [_kept(before[p], wanted[p], shown.get(p)) for p in range(len(steps))]
     kept = [share for share in stays if share is not None]
