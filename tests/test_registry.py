@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import httpx
 import models_project
@@ -19,7 +19,7 @@ from benchmark_params import small_params
 from tiny_project.project import free_port, wait_for
 
 from interloom.benchmarks.evidence import PIPELINE, Evidence
-from interloom.benchmarks.systems import SystemName
+from interloom.benchmarks.parts import AGENTS
 from interloom.catalogue import open_catalogue
 from interloom.errors import InterloomError
 from interloom.promotion.decisions import evidence_of, promote, propose
@@ -64,7 +64,8 @@ def registered(
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     (root / "dvc.yaml").write_text("stages: {}\n")
     settings = load_settings(root / "params.yaml")
-    run_stage(find_stage("evaluate"), settings, root, track=False)
+    for name in ("generate@wise", "evaluate"):
+        run_stage(find_stage(name), settings, root, track=False)
     run_stage(find_stage("register"), settings, root)
     catalogue = open_catalogue(root)
     promote(catalogue, propose(catalogue, None), Author("test"))
@@ -130,7 +131,7 @@ def check_evidence(found: Evidence, project: Path) -> None:
 
 
 def test_the_pipeline_is_one_of_the_evaluated_systems() -> None:
-    assert PIPELINE in get_args(SystemName)
+    assert PIPELINE in AGENTS
 
 
 @pytest.mark.slow

@@ -74,13 +74,15 @@ def run(
     """Run one stage here and now, whether it is stale or not (`dvc repro` asks DVC first)."""
     from interloom.runner import run_stage
     from interloom.settings import load_settings
-    from interloom.stages import find_stage
+    from interloom.stages import cells, find_stage
 
     # Torch's CPU threads wait by spinning; on a machine that is busy with anything else that makes
     # training several times slower. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     root = _enter_project()
-    run_stage(find_stage(stage), load_settings(params), root, track=track)
+    settings = load_settings(params)
+    for cell in cells(find_stage(stage), settings):
+        run_stage(cell, settings, root, track=track)
 
 
 @app.command()
@@ -89,7 +91,7 @@ def stages(
 ) -> None:
     """List the stages: what each does, reads and writes."""
     from interloom.code import code_of
-    from interloom.stages import STAGES, to_dvc
+    from interloom.stages import ITEM, STAGES, to_dvc
 
     root = _enter_project()
     if write:
@@ -102,7 +104,8 @@ def stages(
         typer.echo(f"wrote {root / 'dvc.yaml'}: {len(STAGES)} stages")
         return
     for spec in STAGES:
-        missing = [path for path in spec.products.values() if not (root / path).exists()]
+        made = [path.replace(ITEM, "*") for path in spec.products.values()]
+        missing = [path for path in made if not list(root.glob(path))]
         typer.echo(f"{spec.name:<14}{'  ' if missing else '✓ '}{spec.summary}")
         typer.echo(f"{'':<16}{', '.join(spec.deps) or 'nothing'} → {', '.join(spec.outs)}")
 

@@ -68,7 +68,7 @@ class ObjectDetector:
             raise InterloomError(f"grading.detector: {detector} and {clip}: {reason}") from error
         self._model.to(device).eval()
         self._clip.to(device).eval()
-        labels = {int(key): name for key, name in self._model.config.id2label.items()}
+        labels = {int(key): str(name) for key, name in self._model.config.id2label.items()}
         self._names = {key: OTHER_NAMES.get(name, name) for key, name in labels.items()}
         unknown = set(class_names()) - set(self._names.values())
         if unknown:

@@ -28,6 +28,7 @@ from interloom.benchmarks.pocket_ueval import judge_text
 from interloom.pocket import verifier
 from interloom.pocket.goal import Goal
 from interloom.pocket.knowledge import MAIN_CATEGORIES, Procedure, procedures
+from interloom.pocket.meaning import KnownProcedure
 from interloom.pocket.procedures import ConcreteStep
 from interloom.pocket.scene import Scene
 from interloom.pocket.verifier import Reading
@@ -37,6 +38,8 @@ from interloom.seeding import derive_seed
 NAME = comm.NAME
 PROTOCOL = f"{comm.PROTOCOL}, pocket edition 1"
 JUDGE = "pocket-verifier"
+TURNS = 3
+"""Times that the bank is gone through, at most, for as many samples as are wanted."""
 write = comm.write
 
 
@@ -51,23 +54,37 @@ class PocketItem:
 
 @lru_cache(maxsize=4)
 def items(count: int, seed: int) -> tuple[PocketItem, ...]:
-    """``count`` samples at most, spread evenly over both tasks and the world's categories."""
+    """``count`` samples at most, half of each task as far as that goes, over all categories."""
     by_category = [
         [p for p in procedures("evaluation") if p.category == category]
         for category in MAIN_CATEGORIES
     ]
     bank = [p for turn in zip_longest(*by_category) for p in turn if p is not None]
-    return tuple(
-        _item(task, number, bank[number % len(bank)], seed)
-        for task in comm.TASKS
-        for number in range(count // len(comm.TASKS))
-    )
+    half = count // len(comm.TASKS)
+    answers = _distinct("task4", half, bank, seed)
+    # Procedures can be asked for in few ways, and continued from many pictures.
+    return (*_distinct("task3", 2 * half - len(answers), bank, seed), *answers)
 
 
-def _item(task: str, number: int, procedure: Procedure, seed: int) -> PocketItem:
-    name = f"{task}-{number:04d}"
-    rng = random.Random(derive_seed(seed, NAME, name))
-    prompt, known = asked_procedure(procedure, rng)
+def _distinct(task: str, count: int, bank: Sequence[Procedure], seed: int) -> list[PocketItem]:
+    """So many samples that ask different things, or as many as there are."""
+    made: list[PocketItem] = []
+    asked: set[str] = set()
+    for turn in range(count * TURNS):
+        if len(made) == count:
+            break
+        name = f"{task}-{len(made):04d}"
+        rng = random.Random(derive_seed(seed, NAME, task, turn))
+        found = asked_procedure(bank[turn % len(bank)], rng, asked if task == "task4" else ())
+        if found is not None:
+            made.append(_item(name, task, *found, rng))
+            asked.add(found[0])
+    return made
+
+
+def _item(
+    name: str, task: str, prompt: str, known: KnownProcedure, rng: random.Random
+) -> PocketItem:
     if task == "task4":
         return PocketItem(Item(name, task, prompt), Scene(), known.steps)
     # A picture that comes twice would leave open how much has been done.

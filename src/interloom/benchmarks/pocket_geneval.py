@@ -20,7 +20,7 @@ from interloom.benchmarks.pocket_scenes import evaluation_scene
 from interloom.pocket.language import describe_scene
 from interloom.pocket.render import CELL_PIXELS
 from interloom.pocket.scene import CELLS, GRID, Scene, Sprite, random_sprite, scene_split
-from interloom.records import Request, Trajectory
+from interloom.records import Failure, Request, Trajectory
 from interloom.seeding import derive_seed
 
 NAME = geneval.NAME
@@ -118,7 +118,9 @@ class ExactDetector:
 
     name = JUDGE
 
-    def detect(self, pictures: Sequence[bytes], wanted: Sequence[Item]) -> list[list[Detection]]:
+    def detect(
+        self, pictures: Sequence[bytes], wanted: Sequence[Item]
+    ) -> list[list[Detection] | Failure]:
         """What every picture shows."""
         read_ahead(pictures)
         return [

@@ -39,6 +39,7 @@ from interloom.pocket.scene import (
     OPERATIONS,
     POSITIONS,
     Edit,
+    Operation,
     Scene,
     apply,
     edits_between,
@@ -77,12 +78,12 @@ class PocketItem:
     after: Scene
 
 
-def _plain(operation: str) -> Callable[[random.Random], Made]:
+def _plain(*operations: Operation) -> Callable[[random.Random], Made]:
     def make(rng: random.Random) -> Made:
-        chosen = rng.choice(("add", "remove")) if operation == "count" else operation
-        kind = next(name for name in OPERATIONS if name == chosen)
+        operation = rng.choice(operations)
         # One thing less must still be two, as scenes of one thing are for training.
-        before, edit, after = edit_to_evaluation(rng, (3, 4) if kind == "remove" else THINGS, kind)
+        things = (3, 4) if operation == "remove" else THINGS
+        before, edit, after = edit_to_evaluation(rng, things, operation)
         return Made(describe_edit(edit, before, "paraphrased", rng), before, after)
 
     return make
@@ -99,10 +100,11 @@ def _rule(category: str, scenes: bool | None = None) -> Callable[[random.Random]
         ]
         rule = rng.choice(bank)
         while True:
-            before, cell = example_scene(rule, rng, rng.choice(THINGS))
-            if scene_split(before) == "evaluation":
+            before, cell = example_scene(rule, rng, rng.choice((3, 4)))
+            after, _ = rule_result(rule, before, cell)
+            # Where little is left to be seen, an empty page would be half right.
+            if scene_split(before) == "evaluation" and after.count >= 2:
                 break
-        after, _ = rule_result(rule, before, cell)
         said = rng.choice(rule_instructions(rule, before, cell))
         return Made(said, before, after, rule.auxiliary_text)
 
@@ -156,7 +158,7 @@ def _composed(rng: random.Random) -> Made:
 
 MAKERS: dict[str, Callable[[random.Random], Made]] = {
     "color_change": _plain("recolour"),
-    "count_change": _plain("count"),
+    "count_change": _plain("add", "remove"),
     "position_movement": _plain("move"),
     "viewpoint_change": _rule("spatial", True),
     "temporal_prediction": _rule("temporal"),

@@ -72,10 +72,11 @@ def _item(key: str, task: str, rng: random.Random) -> PocketItem:
         target = base
         for cell, thing in zip(cells, things, strict=True):
             target = target.with_cell(cell, thing)
-        if target.count < 2 or scene_split(target) == "evaluation":
+        shown = [Scene.of({rng.randrange(CELLS): thing}) for thing in things]
+        done = target == shown[-1]  # the last picture as it is: nothing would be left to do
+        if not done and (target.count < 2 or scene_split(target) == "evaluation"):
             break
     places = [f"{refer(n)} at the {POSITIONS[cell]}" for n, cell in enumerate(cells, 1)]
-    shown = [Scene.of({rng.randrange(CELLS): thing}) for thing in things]
     if in_scene:
         instruction = "; ".join(f"add {place}" for place in places)
         shown.append(base)
@@ -92,7 +93,10 @@ def _kinds(task: str, rng: random.Random) -> list[tuple[str, ...]]:
     objects = task.count("object")
     if task.startswith("multi") and characters + objects == 1:
         characters, objects = (n * rng.choice((2, 3)) for n in (characters, objects))
-    return [PICTORIAL_KINDS] * characters + [GEOMETRIC_KINDS] * objects
+    return [
+        *(PICTORIAL_KINDS for _ in range(characters)),
+        *(GEOMETRIC_KINDS for _ in range(objects)),
+    ]
 
 
 def _thing(kinds: tuple[str, ...], rng: random.Random) -> Sprite:

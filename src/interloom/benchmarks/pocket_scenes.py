@@ -7,7 +7,7 @@ this side, so what is drawn here is held out by construction.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from interloom import images
 from interloom.pocket.knowledge import Procedure
@@ -24,6 +24,8 @@ from interloom.pocket.scene import (
     scene_split,
 )
 from interloom.pocket.verifier import Reading
+
+TRIES = 40
 
 
 def draw(scene: Scene, rng: random.Random) -> bytes:
@@ -56,19 +58,25 @@ def edit_to_evaluation(
                 return before, edit, after
 
 
-def asked_procedure(procedure: Procedure, rng: random.Random) -> tuple[str, KnownProcedure]:
+def asked_procedure(
+    procedure: Procedure, rng: random.Random, but: Collection[str] = ()
+) -> tuple[str, KnownProcedure] | None:
     """A request for a procedure that says all that is wanted, and what it means.
 
-    A request that leaves a slot open does not; it is asked only if all of them do.
+    A request that leaves a slot open does not; it is asked only if all of them do. ``None`` if only
+    requests ``but`` those were found in ``TRIES`` tries: procedures have few.
     """
     slots = [f"{{{slot}}}" for slot, _ in procedure.slots]
     telling = [all(slot in request for slot in slots) for request in procedure.requests]
-    requests = instantiate(procedure, rng).requests
-    clear = [request for request, tells in zip(requests, telling, strict=True) if tells]
-    prompt = rng.choice(clear or requests)
-    known = procedure_steps(prompt)
-    assert known is not None, prompt
-    return prompt, known
+    for _ in range(TRIES):
+        requests = instantiate(procedure, rng).requests
+        clear = [request for request, tells in zip(requests, telling, strict=True) if tells]
+        prompt = rng.choice(clear or requests)
+        if prompt not in but:
+            known = procedure_steps(prompt)
+            assert known is not None, prompt
+            return prompt, known
+    return None
 
 
 def is_empty(reading: Reading) -> bool:

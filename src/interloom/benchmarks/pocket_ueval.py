@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -62,18 +62,26 @@ def items(count: int, seed: int) -> tuple[Item, ...]:
     made: list[Item] = []
     for task in ueval.TASKS:
         bank = [p for p in procedures("evaluation") if p.category == CATEGORY_OF[task]]
+        asked: set[str] = set()
         for number in range(count // len(ueval.TASKS)):
             name = f"{task}-{number:03d}"
             rng = random.Random(derive_seed(seed, NAME, name))
-            if number % 2 == 0 and bank:
-                made.append(_procedure_item(name, task, bank[(number // 2) % len(bank)], rng))
-            else:
-                made.append(_scene_item(name, task, rng))
+            item = None
+            if number % 2 == 0:
+                item = _procedure_item(name, task, bank[(number // 2) % len(bank)], rng, asked)
+            made.append(item or _scene_item(name, task, rng))
+            asked.add(made[-1].prompt)
     return tuple(made)
 
 
-def _procedure_item(name: str, task: str, procedure: Procedure, rng: random.Random) -> Item:
-    prompt, known = asked_procedure(procedure, rng)
+def _procedure_item(
+    name: str, task: str, procedure: Procedure, rng: random.Random, asked: Collection[str]
+) -> Item | None:
+    """``None`` where every way to ask for the procedure has been used."""
+    found = asked_procedure(procedure, rng, asked)
+    if found is None:
+        return None
+    prompt, known = found
     shown = [describe_scene(step.scene) for step in known.steps]
     pictures = [f"One of the pictures shows exactly: {text}" for text in shown[:-1]]
     pictures.append(f"The last picture shows exactly: {shown[-1]}")

@@ -47,13 +47,19 @@ def items(count: int, seed: int) -> tuple[PocketItem, ...]:
     first = 1
     for category in wise.CATEGORIES:
         bank = [riddle for riddle in riddles("evaluation") if riddle.category == category]
+        asked: set[str] = set()
         for number in range(count // len(wise.CATEGORIES)):
             rng = random.Random(derive_seed(seed, NAME, category, number))
             riddle = bank[number % len(bank)]
-            scene = Scene.of({rng.randrange(CELLS): riddle.answer})
+            while True:
+                scene = Scene.of({rng.randrange(CELLS): riddle.answer})
+                prompt = pose_riddle(describe_scene(scene), riddle, rng.choice(riddle.phrases))
+                if prompt not in asked:
+                    break
+            asked.add(prompt)
             item = Item(
                 prompt_id=first + number,
-                prompt=pose_riddle(describe_scene(scene), riddle, rng.choice(riddle.phrases)),
+                prompt=prompt,
                 category=category,
                 explanation=riddle.fact,
                 subcategory=riddle.subcategory,

@@ -59,7 +59,9 @@ def run(settings: Settings, stage: StageRun) -> None:
             run_section(summary),
             curves_section(curves),
             data_section(verdict),
-            gallery_section(evaluation, summary, settings.report.gallery_items),
+            gallery_section(
+                evaluation, stage.dep("answers"), summary, settings.report.gallery_items
+            ),
             ""
             if example is None
             else "<h2>A training trajectory</h2>"
@@ -250,7 +252,7 @@ def data_section(verdict: Mapping[str, Any]) -> str:
     return f"<h2>Data that passed the gate</h2>{table(['dataset', 'rows', 'expectations'], rows)}"
 
 
-def gallery_section(evaluation: Path, summary: Mapping[str, Any], count: int) -> str:
+def gallery_section(evaluation: Path, answers: Path, summary: Mapping[str, Any], count: int) -> str:
     """Worst, best and evenly spread items of the last trained system on each benchmark."""
     sections = []
     for benchmark, by_system in cells_of(summary).items():
@@ -259,7 +261,7 @@ def gallery_section(evaluation: Path, summary: Mapping[str, Any], count: int) ->
         scores = Graded.read(folder / "graded.json").items
         trajectories = {
             t.request.id.split("/", 1)[1]: t
-            for t in store.read_trajectories(folder / "trajectories")
+            for t in store.read_trajectories(answers / benchmark / trained[-1] / "trajectories")
         }
         order = sorted(scores, key=lambda item: (scores[item], item))
         chosen = spread(order, count // len(cells_of(summary)))
