@@ -41,6 +41,7 @@ def _lazy(module: str) -> type[TyperGroup]:
 LAZY = {
     "show": ("interloom.construct.commands", "Look at the data that was made."),
     "train": ("interloom.train.commands", "What one wants to know before a long training."),
+    "benchmarks": ("interloom.benchmarks.commands", "Systems, judges' costs, sound editions."),
     "study": ("interloom.study.commands", "Questions that take many trainings."),
     "pocket": ("interloom.pocket.commands", "The pocket world: train its miniatures, look at it."),
     "registry": ("interloom.promotion.commands", "Champion and challenger: judge, promote, undo."),
@@ -70,8 +71,14 @@ def run(
     stage: Annotated[str, typer.Argument(help="Name of the stage, see `interloom stages`.")],
     params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
     track: Annotated[bool, typer.Option(help="Record the run in MLflow.")] = True,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Of `evaluate`: say its judge calls and their cost.")
+    ] = False,
 ) -> None:
     """Run one stage here and now, whether it is stale or not (`dvc repro` asks DVC first)."""
+    if estimate:
+        _estimate(stage, params)
+        return
     from interloom.runner import run_stage
     from interloom.settings import load_settings
     from interloom.stages import cells, find_stage
@@ -83,6 +90,14 @@ def run(
     settings = load_settings(params)
     for cell in cells(find_stage(stage), settings):
         run_stage(cell, settings, root, track=track)
+
+
+def _estimate(stage: str, params: Path) -> None:
+    if stage != "evaluate":
+        raise InterloomError(f"--estimate is for the stage evaluate, not for {stage}")
+    from interloom.benchmarks.commands import estimate
+
+    estimate(params)
 
 
 @app.command()

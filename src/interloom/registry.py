@@ -227,9 +227,10 @@ def tags_of(stage: StageRun) -> dict[str, str]:
 def model_card(settings: Settings, stage: StageRun) -> str:
     """The model card: origin, data, benchmark table, limits."""
     from interloom.benchmarks.report import markdown
+    from interloom.benchmarks.report_page import judge_line
 
     summary = json.loads((stage.dep("evaluation") / "summary.json").read_text(encoding="utf-8"))
-    table = markdown(summary, settings.seed).split("\n", 2)[2]
+    table = markdown(summary).split("\n", 2)[2]
     generator = settings.models.generator_named(settings.evaluate.generator).model
     lines = [
         "# interloom: planner, critic and pipeline",
@@ -245,8 +246,8 @@ def model_card(settings: Settings, stage: StageRun) -> str:
         table,
         "## Limits",
         "",
-        "The judge that scored the training data also graded the benchmarks. One training seed; "
-        "intervals are over items. The pocket profile speaks the pocket world's language alone.",
+        f"{judge_line(summary)} One training seed; intervals are over items. The pocket profile "
+        "speaks the pocket world's language alone.",
         "",
     ]
     return "\n".join(lines)

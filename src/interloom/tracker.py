@@ -167,7 +167,7 @@ class StageRecord:
         if self.parent is not None:
             seconds = event["metrics"].get("system.duration_seconds")
             if seconds is not None:
-                name = f"seconds.{self.start['stage']}"
+                name = f"seconds.{self.start['stage'].replace('@', '.')}"  # @ is not allowed
                 self.client.log_metric(self.parent, name, seconds)
         if self.parent is not None:
             self._conclude_parent()

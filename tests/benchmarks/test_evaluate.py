@@ -191,11 +191,11 @@ def test_systems_in_another_order_compare_other_neighbours(models_project: Path)
     assert [(d["from"], d["to"]) for d in summary["differences"]] == [("oracle", "generator")]
 
 
-def test_all_seven_benchmarks_and_systems_of_ones_own(models_project: Path):
-    raw = small_params(items=16)
+def test_the_other_four_benchmarks_and_systems_of_ones_own(models_project: Path):
+    raw = small_params()
     generator = raw["models"]["generator"] | {"steps": 2}
     raw["evaluate"] |= {
-        "benchmarks": ["ueval", "comm", "wise", "rise", "geneval", "kris", "omnicontext"],
+        "benchmarks": ["comm", "geneval", "kris", "omnicontext"],
         "more_systems": {
             "oracle-once": {
                 "planner": "teacher", "critic": "none", "generator": "generator", "max_attempts": 1,
@@ -210,7 +210,7 @@ def test_all_seven_benchmarks_and_systems_of_ones_own(models_project: Path):
     generated(models_project, settings)
     stage = evaluated(models_project, settings)
     summary = json.loads((stage.out("evaluation") / "summary.json").read_text())
-    assert len(summary["cells"]) == 14
+    assert len(summary["cells"]) == 8
     assert summary["systems"]["two-steps"] == "diffusers data/generator alone"
     assert "T_max 1" in summary["systems"]["oracle-once"]
     assert {cell["unjudged"] for cell in summary["cells"]} == {0.0}
@@ -223,7 +223,7 @@ def test_all_seven_benchmarks_and_systems_of_ones_own(models_project: Path):
     ):
         assert (told / path).is_file(), path
     assert list((told / "kris/oracle-once").glob("*/*.jpg"))
-    assert "| two-steps |" in markdown(summary, 7)
+    assert "| two-steps |" in markdown(summary)
 
 
 def test_systems_that_are_not_known_are_refused():
