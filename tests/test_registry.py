@@ -26,7 +26,7 @@ from interloom.promotion.decisions import evidence_of, promote, propose
 from interloom.promotion.ledger import Author
 from interloom.registry import refuse_pickles
 from interloom.runner import run_stage
-from interloom.settings import load_settings
+from interloom.settings import load_settings, settings_from
 from interloom.stages import find_stage
 
 LOAD = """
@@ -128,6 +128,24 @@ def check_evidence(found: Evidence, project: Path) -> None:
     assert len(found.latency.seconds) == 2
     assert 0 < found.latency.median <= found.latency.p95
     assert found.images_per_request == graded["run"]["images_per_request"]
+
+
+@pytest.mark.slow
+def test_a_registered_pipeline_is_evaluated_by_its_alias(registered: Path):
+    raw = small_params(
+        benchmarks=["wise"],
+        more_systems={"champion": {"registered": "models:/interloom-pipeline@champion"}},
+        systems=["champion"],
+    )
+    raw["tracking"]["uri"] = "sqlite:///mlflow.db"
+    run_stage(find_stage("generate@wise"), settings_from(raw, "test"), registered, track=False)
+    made = registered / "outputs/answers/wise/champion"
+    told = json.loads((made / "system.json").read_text())
+    assert told["made of"] == "models:/interloom-pipeline@champion (version 1)"
+    assert json.loads((made / "run.json").read_text())["requests"] == 6
+    raw["evaluate"]["more_systems"]["champion"]["registered"] = "models:/nobody@champion"
+    with pytest.raises(InterloomError, match="models:/nobody@champion"):
+        run_stage(find_stage("generate@wise"), settings_from(raw, "test"), registered, track=False)
 
 
 def test_the_pipeline_is_one_of_the_evaluated_systems() -> None:
