@@ -1,6 +1,6 @@
 """Lockstep batches against one sample at a time, as the released demo works: images per second.
 
-    python scripts/evaluation_speed.py [--requests 32] [--planner teacher] [--critic vlm]
+    python scripts/evaluation_speed.py [--slots 32] [--planner teacher] [--critic vlm]
 
 The same requests (UEval's pocket edition), models and machine; models are loaded once. Each run has
 its own seed, so that nothing kept of the first one's pictures helps the second. Target: ≥ 4 × at 32
@@ -55,11 +55,14 @@ def images_in(trajectories: list[Trajectory]) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, default=32, help="in flight at a time")
+    parser.add_argument("--requests", type=int, default=96)
+    parser.add_argument("--slots", type=int, default=32, help="requests in flight at a time")
     parser.add_argument("--planner", default="teacher")
     parser.add_argument("--critic", default="vlm")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--alone", type=int, default=0, help="of them, one at a time; 0 is all")
+    parser.add_argument(
+        "--alone", type=int, default=0, help="requests of the run one at a time; 0 is all"
+    )
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     settings = with_system(load_settings(ROOT / "params.yaml"), chosen.planner, chosen.critic)
@@ -82,7 +85,7 @@ def main() -> None:
             system.critic,
             max_attempts=system.max_attempts,
             seed=seed,
-            slots=len(requests),
+            slots=chosen.slots,
             retries=0,
         )
 
@@ -105,7 +108,7 @@ def main() -> None:
     for what in ("seconds", "cpu_seconds"):
         ratio = lockstep["images"] / lockstep[what] / (alone["images"] / alone[what])
         print(f"lockstep / one at a time by {what} (target ≥ 4): {ratio:.2f}")
-    print(json.dumps({"requests": len(requests), **figures}))
+    print(json.dumps({"requests": len(requests), "slots": chosen.slots, **figures}))
 
 
 if __name__ == "__main__":
