@@ -1,7 +1,7 @@
 """How lessons' pictures are drawn, and how the vision-language model gets to see them."""
 
 # The libraries' own annotations are looser than their code.
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
 
 from __future__ import annotations
 

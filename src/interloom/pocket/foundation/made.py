@@ -54,17 +54,20 @@ class MadePictures:
         ]
         """Places of what was made: all cells clear, some cell unclear."""
 
-    def draw(self, rng: random.Random) -> int:
-        """The place of a picture; half of them have a cell that cannot be read."""
-        return rng.choice(rng.choice(self.sides))
+    def draw(self, rng: random.Random) -> Picture:
+        """A picture that was made; half of them have a cell that cannot be read."""
+        return self.pictures[self._place(rng)]
 
     def lesson(self, rng: random.Random) -> Lesson:
         """List the cells of a picture that was made, or compare it with what it was made from."""
-        place = self.draw(rng)
+        place = self._place(rng)
         picture = self.pictures[place]
         if rng.random() < 0.5:
             return listing(picture)
         return comparison(self.pictures[place - self.count], picture)
+
+    def _place(self, rng: random.Random) -> int:
+        return rng.choice(rng.choice(self.sides))
 
 
 def _read(pictures: Sequence[bytes]) -> list[Picture]:

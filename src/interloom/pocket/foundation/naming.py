@@ -1,7 +1,7 @@
 """Naming what every cell of a picture holds: how the vision tower learns to see."""
 
 # The libraries' own annotations are looser than their code.
-# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportCallIssue=false
 
 from __future__ import annotations
 

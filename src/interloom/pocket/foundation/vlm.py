@@ -62,6 +62,8 @@ NAMING_SCHEDULE = Schedule(
 SETTLING_SCHEDULE = Schedule(
     steps=700, learning_rate=5e-4, matrix_rate=3e-3, flat=0.3, weight_decay=0.01, average=0.998
 )
+MADE_LOOKS = 0.67
+"""Share of pictures that the generator made, in the part before the last."""
 MADE_LESSONS = 0.4
 """Share of lessons about what the generator made, in the last part."""
 LOOKING_SCHEDULE = Schedule(
@@ -262,9 +264,7 @@ class VlmTraining:
         def step_function(_: int, rng: np.random.Generator) -> tuple[torch.Tensor, Metrics]:
             python = random.Random(int(rng.integers(2**62)))
             pictures = [
-                made.pictures[made.draw(python)]
-                if python.random() < 0.67
-                else random_picture(python)
+                made.draw(python) if python.random() < MADE_LOOKS else random_picture(python)
                 for _ in range(NAMING_PICTURES)
             ]
             return self.naming(pictures, self.eye.look(pictures, rng))
