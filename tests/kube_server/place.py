@@ -154,12 +154,8 @@ class Place:
                   for mount in container.get("volumeMounts") or []}  # fmt: skip
         path = container.get("terminationMessagePath", "/dev/termination-log")
         mounts[path] = self.message_file(container)
-        for mount in sorted(mounts, key=len, reverse=True):
-            text = re.sub(
-                rf"(?<![\w./-]){re.escape(mount)}(?![\w.-])",
-                lambda _, m=mount: str(mounts[m]),
-                text,
-            )
+        either = "|".join(re.escape(mount) for mount in sorted(mounts, key=len, reverse=True))
+        text = re.sub(rf"(?<![\w./-])({either})(?![\w.-])", lambda m: str(mounts[m[1]]), text)
         return self.read(text)
 
     def _source(self, mount: Object) -> Path:
