@@ -61,7 +61,7 @@ ARRIVE_SECONDS = 60.0
 """Until what pods wrote to a shared volume is seen here."""
 LAST_LINES_SECONDS = 10.0
 ROLLOUTS_VARIABLE = "INTERLOOM_ROLLOUTS_URL"
-"""Tells the trainer of a vLLM server."""
+"""Tells ``train/grpo.py`` of a vLLM server."""
 
 
 def run_on_cluster(
