@@ -15,24 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from interloom.cluster.settings import ClusterSettings
 from interloom.errors import InterloomError
-from interloom.params import explain, read_params
+from interloom.params import Section, explain, read_params
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Score10 = Annotated[float, Field(ge=0, le=10)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, no unknown keys, no silent conversions of type.
-
-    Lists of the params file become the field's own kind: prefer ``tuple[...]``.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class GeneratorSettings(Section):
@@ -463,6 +455,7 @@ class Settings(Section):
     promotion: PromotionSettings
     serving: ServingSettings
     orchestration: OrchestrationSettings
+    cluster: ClusterSettings
     tracking: TrackingSettings
 
 
