@@ -260,12 +260,15 @@ def serve(
         typer.Option(help="Of a system: generator, generator_weak, or both, to choose from."),
     ] = None,
     log_texts: Annotated[bool, typer.Option(help="Write requests' texts to the log.")] = False,
+    keys: Annotated[
+        str | None, typer.Option(help="File of API keys instead of the one of serving.keys.")
+    ] = None,
     params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
 ) -> None:
     """Serve a pipeline: OpenAI's Responses API, MLflow's /invocations and a page, until Ctrl-C."""
     from interloom.serve.commands import run_server
 
-    run_server(_enter_project(), params, model, host, port, generator or [], log_texts)
+    run_server(_enter_project(), params, model, host, port, generator or [], log_texts, keys)
 
 
 @app.command()
@@ -280,12 +283,15 @@ def serve_generator(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(help="Port.")] = 8100,
+    keys: Annotated[
+        str | None, typer.Option(help="File of API keys instead of the one of serving.keys.")
+    ] = None,
     params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
 ) -> None:
     """Serve an image generator: OpenAI's Images API, for the backend `http`, until Ctrl-C."""
     from interloom.serve.commands import run_generator
 
-    run_generator(_enter_project(), params, generator, model, host=host, port=port)
+    run_generator(_enter_project(), params, generator, model, keys, host=host, port=port)
 
 
 @app.command()
