@@ -9,7 +9,9 @@ from typing import Any
 from interloom.cluster.rendered import containers
 
 Pod = Mapping[str, Any]
-SECRET_NAME = re.compile(r"(password|passwd|secret|token|api[_-]?key|auth[_-]?string|credential)", re.I)
+SECRET_NAME = re.compile(
+    r"(password|passwd|secret|token|api[_-]?key|auth[_-]?string|credential)", re.I
+)
 REFERS = re.compile(r"(_SECRET_NAME|_SECRET_KEY|_FILE|_ENV)$")
 """Variables that only say where a secret is."""
 ADDRESS_WITH_PASSWORD = re.compile(r"://[^/@:\s]+:[^/@\s]+@")
@@ -27,30 +29,29 @@ def restricted(pod: Pod) -> Iterator[str]:
         kinds = set(volume) - {"name"}
         if not kinds <= VOLUMES:
             yield f"volume {volume['name']} is a {', '.join(kinds - VOLUMES)}"
-    whole = pod.get("securityContext", {})
-    if whole.get("sysctls"):
+    if pod.get("securityContext", {}).get("sysctls"):
         yield "sysctls are set"
     for container in containers(pod):
-        name, own = container["name"], container.get("securityContext", {})
-        if own.get("privileged"):
-            yield f"{name} is privileged"
-        if own.get("allowPrivilegeEscalation") is not False:
-            yield f"{name} may gain privileges"
-        if own.get("capabilities", {}).get("drop") != ["ALL"]:
-            yield f"{name} keeps capabilities"
-        if set(own.get("capabilities", {}).get("add", ())) - {"NET_BIND_SERVICE"}:
-            yield f"{name} adds capabilities"
-        if own.get("runAsNonRoot", whole.get("runAsNonRoot")) is not True:
-            yield f"{name} may run as root"
-        if own.get("runAsUser", whole.get("runAsUser")) == 0:
-            yield f"{name} runs as user 0"
-        profile = own.get("seccompProfile", whole.get("seccompProfile", {}))
-        if profile.get("type") not in {"RuntimeDefault", "Localhost"}:
-            yield f"{name} has no seccomp profile"
-        if own.get("procMount", "Default") != "Default":
-            yield f"{name} sees all of /proc"
-        if any("hostPort" in port for port in container.get("ports", ())):
-            yield f"{name} takes a port of the host"
+        yield from _restricted(container, pod.get("securityContext", {}))
+
+
+def _restricted(container: Mapping[str, Any], whole: Mapping[str, Any]) -> Iterator[str]:
+    """A container, with the ``securityContext`` of the whole pod."""
+    name, own = container["name"], container.get("securityContext", {})
+    capabilities = own.get("capabilities", {})
+    faults = {
+        "is privileged": own.get("privileged"),
+        "may gain privileges": own.get("allowPrivilegeEscalation") is not False,
+        "keeps capabilities": capabilities.get("drop") != ["ALL"],
+        "adds capabilities": set(capabilities.get("add", ())) - {"NET_BIND_SERVICE"},
+        "may run as root": own.get("runAsNonRoot", whole.get("runAsNonRoot")) is not True,
+        "runs as user 0": own.get("runAsUser", whole.get("runAsUser")) == 0,
+        "sees all of /proc": own.get("procMount", "Default") != "Default",
+        "takes a port of the host": any("hostPort" in p for p in container.get("ports", ())),
+    }
+    profile = own.get("seccompProfile", whole.get("seccompProfile", {})).get("type")
+    faults["has no seccomp profile"] = profile not in {"RuntimeDefault", "Localhost"}
+    yield from (f"{name} {fault}" for fault, found in faults.items() if found)
 
 
 def read_only(pod: Pod) -> Iterator[str]:
@@ -66,10 +67,13 @@ def read_only(pod: Pod) -> Iterator[str]:
 
 
 def bounded(pod: Pod) -> Iterator[str]:
-    """Requests of CPU and memory, limits of memory and disk. CPU has none (see k8s/base/quota.yaml)."""
+    """Requests of CPU and memory, limits of memory and disk. CPU has none on purpose."""
     for container in containers(pod):
         given = container.get("resources", {})
-        for side, names in (("requests", ("cpu", "memory")), ("limits", ("memory", "ephemeral-storage"))):
+        for side, names in (
+            ("requests", ("cpu", "memory")),
+            ("limits", ("memory", "ephemeral-storage")),
+        ):
             for name in names:
                 if name not in given.get(side, {}):
                     yield f"{container['name']} has no {side}.{name}"
