@@ -154,13 +154,10 @@ class Place:
                   for mount in container.get("volumeMounts") or []}  # fmt: skip
         path = container.get("terminationMessagePath", "/dev/termination-log")
         mounts[path] = self.message_file(container)
-        for mount in sorted(mounts, key=len, reverse=True):
-            text = re.sub(
-                rf"(?<![\w./-]){re.escape(mount)}(?![\w.-])",
-                lambda _, m=mount: str(mounts[m]),
-                text,
-            )
-        return self.read(text)
+        # In one go: a replacement may itself begin with the path of another mount (``/tmp``).
+        either = "|".join(re.escape(mount) for mount in sorted(mounts, key=len, reverse=True))
+        found = rf"(?<![\w./-])({either})(?![\w.-])"
+        return self.read(re.sub(found, lambda one: str(mounts[one[1]]), text))
 
     def _source(self, mount: Object) -> Path:
         path = self.volumes[mount["name"]]
