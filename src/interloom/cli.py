@@ -215,6 +215,29 @@ def cost(
 
 
 @app.command()
+def plan(
+    profile: Annotated[
+        str | None, typer.Option(help="A file in profiles/; the active params if not given.")
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(help="Rows of planner, critic SFT and critic RL: N,N,N, or `published`."),
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Another file of figures, see --figures.")
+    ] = None,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Show what the estimates rest on.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """What a lifecycle would take: GPU-hours, memory, storage, API calls and money."""
+    from interloom.planning.commands import tell
+
+    typer.echo(tell(_enter_project(), profile, rows, calibration, figures=figures, as_json=as_json))
+
+
+@app.command()
 def lineage(
     model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
     restore: Annotated[

@@ -56,8 +56,9 @@ def worker_of(project: Project, cluster: KubeServer, prefect: dict[str, str]) ->
     words = [*container["command"], *container["args"]]
     template = str(ROOT / "k8s/base/files/job-template.json")
     words = [word.replace("/etc/interloom/job-template.json", template) for word in words]
+    log = project.root.parent / "worker.log"
     worker = project.start(
-        *words,
+        *("sh", "-c", f'exec "$@" > {log} 2>&1', "sh", *words),
         **prefect,
         KUBECONFIG=str(cluster.kubeconfig(WORKER, NAMESPACE)),
         PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES=NAMESPACE,
@@ -68,6 +69,7 @@ def worker_of(project: Project, cluster: KubeServer, prefect: dict[str, str]) ->
         yield
     finally:
         kill_group(worker)
+        print(log.read_text(encoding="utf-8")[-6000:])  # shown if the test fails
 
 
 def pools(server: dict[str, str]) -> list[str]:
@@ -92,6 +94,7 @@ def cluster(project: Project, tmp_path: Path) -> Iterator[KubeServer]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_flows_run_in_pods_with_exactly_the_workers_role(
     project: Project, cluster: KubeServer, prefect_server_env: dict[str, str]
 ) -> None:
@@ -124,7 +127,11 @@ def test_flows_run_in_pods_with_exactly_the_workers_role(
         project.run("prefect", "--no-prompt", "deploy", "--name", "cluster-nightly", **server)
 
         whole = run()
-        wait_for(lambda: state(whole) == "Completed", seconds=180, every=1)
+        try:
+            wait_for(lambda: state(whole) == "Completed", seconds=240, every=1)
+        finally:
+            for pod in cluster.store.all("pods"): print("POD", pod["status"], cluster.log(pod,"prefect-job")[-3000:])
+            print([ (r.verb,r.resource,r.user) for r in cluster.asked])
         assert len(project.outputs()) == 6
         (job,) = jobs()
         wait_for(lambda: cluster.store.all("jobs", NAMESPACE)[0]["status"].get("succeeded") == 1)
