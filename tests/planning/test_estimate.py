@@ -70,7 +70,11 @@ def test_grpo_pictures_by_hand() -> None:
     seen = tokens.score_input.value + 2 * tokens.image_tokens.value
     usd = scores.count * (seen * 1.25 + tokens.score_output.value * 10) / 1e6
     assert scores.usd == pytest.approx(usd)
-    assert scores.hours == pytest.approx(scores.count / 150 / 60)  # requests_per_minute
+    # 32 calls of 15 s at a time take longer than 150 a minute.
+    assert scores.hours == pytest.approx(scores.count * 15 / 32 / 3600)
+    few = changed(remote={"gemini__requests_per_minute": 10.0})
+    (slow,) = of(make_plan(few, KNOWN, rows=PUBLISHED), "grpo-critic").calls
+    assert slow.hours == pytest.approx(scores.count / 10 / 60)
 
 
 def test_memory_by_hand() -> None:

@@ -100,6 +100,8 @@ def make_plan(
     for stage in stages.values():
         # Calls of different kinds wait for the same limits, so they add up.
         stage.hours = max(stage.hours, sum(call.hours for call in stage.calls))
+        # Cards that wait for calls are paid for like others.
+        stage.gpu_hours = max(stage.gpu_hours, stage.gpus * stage.hours)
     made = list(stages.values())
     return Plan(
         settings.profile, made, amounts, known.gpu.price.value, _warnings(made, settings, known)
