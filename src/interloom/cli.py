@@ -70,8 +70,12 @@ def run(
     stage: Annotated[str, typer.Argument(help="Name of the stage, see `interloom stages`.")],
     params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
     track: Annotated[bool, typer.Option(help="Record the run in MLflow.")] = True,
+    inputs: Annotated[
+        Path | None, typer.Option(hidden=True, help="In a pod: what the caller says of the files.")
+    ] = None,
 ) -> None:
-    """Run one stage here and now, whether it is stale or not (`dvc repro` asks DVC first)."""
+    """Run one stage now, whether it is stale or not (`dvc repro` asks DVC first): here, or in pods
+    if `cluster.stages` says so."""
     from interloom.runner import run_stage
     from interloom.settings import load_settings
     from interloom.stages import find_stage
@@ -80,7 +84,22 @@ def run(
     # training several times slower. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     root = _enter_project()
-    run_stage(find_stage(stage), load_settings(params), root, track=track)
+    spec, settings = find_stage(stage), load_settings(params)
+    for name in settings.cluster.stages:
+        find_stage(name)
+    if settings.cluster.runs(stage):
+        from interloom.cluster.executor import run_on_cluster
+
+        run_on_cluster(spec, settings, root, track=track)
+    elif inputs is not None:
+        from interloom.cluster.data import Inputs
+
+        given = Inputs.read(inputs)
+        # On a shared volume the outputs are safe when they stand in place.
+        keep = given.kind == "dvc"
+        run_stage(spec, settings, root, track=track, inputs=given.files, keep_work=keep)
+    else:
+        run_stage(spec, settings, root, track=track)
 
 
 @app.command()

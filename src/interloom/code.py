@@ -14,7 +14,17 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 MACHINERY = frozenset(
     [
-        *("atomic", "code", "digests", "provenance", "runner", "tracker", "tracking"),
+        *(
+            "atomic",
+            "code",
+            "digests",
+            "guards",
+            "provenance",
+            "ranks",
+            "runner",
+            "tracker",
+            "tracking",
+        ),
         *("cluster", "errors", "params", "settings", "stages"),
         *("cli", "doctor", "progress", "ui"),
     ]

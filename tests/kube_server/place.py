@@ -154,10 +154,9 @@ class Place:
                   for mount in container.get("volumeMounts") or []}  # fmt: skip
         path = container.get("terminationMessagePath", "/dev/termination-log")
         mounts[path] = self.message_file(container)
-        # In one go: a replacement may itself begin with the path of another mount (``/tmp``).
         either = "|".join(re.escape(mount) for mount in sorted(mounts, key=len, reverse=True))
-        found = rf"(?<![\w./-])({either})(?![\w.-])"
-        return self.read(re.sub(found, lambda one: str(mounts[one[1]]), text))
+        text = re.sub(rf"(?<![\w./-])({either})(?![\w.-])", lambda m: str(mounts[m[1]]), text)
+        return self.read(text)
 
     def _source(self, mount: Object) -> Path:
         path = self.volumes[mount["name"]]
