@@ -234,6 +234,29 @@ def cost(
 
 
 @app.command()
+def plan(
+    profile: Annotated[
+        str | None, typer.Option(help="A file in profiles/; the active params if not given.")
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(help="Rows of planner, critic SFT and critic RL: N,N,N, or `published`."),
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Another file of figures, see --figures.")
+    ] = None,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Show what the estimates rest on.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """What a lifecycle would take: GPU-hours, memory, storage, API calls and money."""
+    from interloom.planning.commands import tell
+
+    typer.echo(tell(_enter_project(), profile, rows, calibration, figures=figures, as_json=as_json))
+
+
+@app.command()
 def lineage(
     model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
     restore: Annotated[
@@ -279,12 +302,15 @@ def serve(
         typer.Option(help="Of a system: generator, generator_weak, or both, to choose from."),
     ] = None,
     log_texts: Annotated[bool, typer.Option(help="Write requests' texts to the log.")] = False,
+    keys: Annotated[
+        str | None, typer.Option(help="File of API keys instead of the one of serving.keys.")
+    ] = None,
     params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
 ) -> None:
     """Serve a pipeline: OpenAI's Responses API, MLflow's /invocations and a page, until Ctrl-C."""
     from interloom.serve.commands import run_server
 
-    run_server(_enter_project(), params, model, host, port, generator or [], log_texts)
+    run_server(_enter_project(), params, model, host, port, generator or [], log_texts, keys)
 
 
 @app.command()
@@ -299,12 +325,15 @@ def serve_generator(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(help="Port.")] = 8100,
+    keys: Annotated[
+        str | None, typer.Option(help="File of API keys instead of the one of serving.keys.")
+    ] = None,
     params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
 ) -> None:
     """Serve an image generator: OpenAI's Images API, for the backend `http`, until Ctrl-C."""
     from interloom.serve.commands import run_generator
 
-    run_generator(_enter_project(), params, generator, model, host=host, port=port)
+    run_generator(_enter_project(), params, generator, model, keys, host=host, port=port)
 
 
 @app.command()

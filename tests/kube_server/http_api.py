@@ -459,6 +459,7 @@ def _resources(group: str, version: str) -> Object:
         "resources": [
             {
                 "name": kind.plural,
+                "singularName": kind.kind.lower(),
                 "kind": kind.kind,
                 "namespaced": kind.namespaced,
                 "verbs": ["create", "delete", "get", "list", "patch", "update", "watch"],

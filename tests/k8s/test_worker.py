@@ -1,0 +1,152 @@
+"""Prefect on the cluster, as a whole: the worker of the manifests, with its own role alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flows_server import ask
+from kube_server.access import Request
+from kube_server.server import KubeServer, interloom_image
+from manifests import ROOT, rendered
+from tiny_project.project import HERE, Project, free_port, kill_group, wait_for
+
+from interloom.cluster.rendered import Manifest, named
+
+NAMESPACE = "interloom"
+WORKER = f"system:serviceaccount:{NAMESPACE}:prefect-worker"
+IMAGE = "interloom:0.1.0-cpu"
+
+
+def grants(role: Manifest) -> set[tuple[str, str]]:
+    """``(verb, resource)`` of a role."""
+    return {
+        (verb, resource)
+        for rule in role["rules"]
+        for verb in rule["verbs"]
+        for resource in rule["resources"]
+    }
+
+
+def used(asked: list[Request], user: str) -> set[tuple[str, str]]:
+    """``(verb, resource)`` of all that a user asked for."""
+    return {(request.verb, request.resource) for request in asked if request.user == user}
+
+
+def with_account(cluster: KubeServer, name: str) -> None:
+    """Give the test cluster an account of the manifests, with its role."""
+    for plural, kind in (("serviceaccounts", "ServiceAccount"), ("roles", "Role"),
+                         ("rolebindings", "RoleBinding")):  # fmt: skip
+        manifest = named(rendered("local"), kind, name)
+        assert manifest is not None
+        cluster.create(plural, NAMESPACE, json.loads(json.dumps(manifest)))
+
+
+@contextmanager
+def worker_of(project: Project, cluster: KubeServer, prefect: dict[str, str]) -> Iterator[None]:
+    """The worker as its Deployment starts it."""
+    deployment = named(rendered("local"), "Deployment", "prefect-worker")
+    assert deployment is not None
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    words = [*container["command"], *container["args"]]
+    template = str(ROOT / "k8s/base/files/job-template.json")
+    words = [word.replace("/etc/interloom/job-template.json", template) for word in words]
+    log = project.root.parent / "worker.log"
+    worker = project.start(
+        *("sh", "-c", f'exec "$@" > {log} 2>&1', "sh", *words),
+        **prefect,
+        KUBECONFIG=str(cluster.kubeconfig(WORKER, NAMESPACE)),
+        PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES=NAMESPACE,
+        PREFECT_WORKER_WEBSERVER_PORT=str(free_port()),
+        PREFECT_WORKER_QUERY_SECONDS="2",
+    )
+    try:
+        yield
+    finally:
+        kill_group(worker)
+        print(log.read_text(encoding="utf-8")[-6000:])  # shown if the test fails
+
+
+def pools(server: dict[str, str]) -> list[str]:
+    """Names of the work pools there are."""
+    return [pool.name for pool in ask(server, lambda client: client.read_work_pools())]
+
+
+@pytest.fixture
+def cluster(project: Project, tmp_path: Path) -> Iterator[KubeServer]:
+    """A cluster with the project on its volume."""
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    with KubeServer(folder) as made:
+        made.namespace(NAMESPACE)
+        with_account(made, "prefect-worker")
+        made.images[IMAGE] = interloom_image(HERE)
+        made.claims["interloom-project"] = project.root
+        claim = {"metadata": {"name": "interloom-project"}}
+        made.create("persistentvolumeclaims", NAMESPACE, claim)
+        made.create("secrets", NAMESPACE, {"metadata": {"name": "interloom-stage"}, "data": {}})
+        yield made
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_flows_run_in_pods_with_exactly_the_workers_role(
+    project: Project, cluster: KubeServer, prefect_server_env: dict[str, str]
+) -> None:
+    from prefect.states import Cancelling
+
+    server = prefect_server_env
+    text = (ROOT / "prefect.yaml").read_text(encoding="utf-8")
+    text = text.replace("flows/lifecycle.py:lifecycle", "tiny_flow.py:tiny")
+    # The pull step's words reach the pod through Prefect, so no one makes them fit.
+    (project.root / "prefect.yaml").write_text(
+        text.replace("directory: /project", f"directory: {project.root}")
+    )
+    shutil.copy(HERE / "tiny_flow.py", project.root)
+
+    def run(**variables: Any) -> Any:
+        deployment = ask(server, lambda c: c.read_deployment_by_name("tiny/cluster-nightly"))
+        return ask(
+            server,
+            lambda c: c.create_flow_run_from_deployment(deployment.id, job_variables=variables),
+        ).id
+
+    def state(identity: Any) -> str:
+        return ask(server, lambda client: client.read_flow_run(identity)).state_name
+
+    def jobs() -> list[dict[str, Any]]:
+        return cluster.store.all("jobs", NAMESPACE)
+
+    with worker_of(project, cluster, server):
+        wait_for(lambda: "interloom-cluster" in pools(server), seconds=120, every=1)
+        project.run("prefect", "--no-prompt", "deploy", "--name", "cluster-nightly", **server)
+
+        whole = run()
+        try:
+            wait_for(lambda: state(whole) == "Completed", seconds=240, every=1)
+        finally:
+            for pod in cluster.store.all("pods"): print("POD", pod["status"], cluster.log(pod,"prefect-job")[-3000:])
+            print([ (r.verb,r.resource,r.user) for r in cluster.asked])
+        assert len(project.outputs()) == 6
+        (job,) = jobs()
+        wait_for(lambda: cluster.store.all("jobs", NAMESPACE)[0]["status"].get("succeeded") == 1)
+        assert job["metadata"]["labels"]["prefect.io/flow-run-id"] == str(whole)
+
+        # A run whose container dies at once: its words are fetched from the pod.
+        broken = run(command="python -c \"print('no such thing'); raise SystemExit(3)\"")
+        wait_for(lambda: state(broken) == "Crashed", seconds=120, every=1)
+
+        cancelled = run(command="sleep 600")
+        wait_for(lambda: len(jobs()) == 3, seconds=60, every=0.5)
+        ask(server, lambda c: c.set_flow_run_state(cancelled, Cancelling(), force=True))
+        wait_for(lambda: state(cancelled) == "Cancelled", seconds=120, every=1)
+        wait_for(lambda: len(jobs()) == 2, seconds=60, every=0.5)
+
+    role = named(rendered("local"), "Role", "prefect-worker")
+    assert role is not None
+    assert used(cluster.asked, WORKER) == grants(role)
