@@ -10,6 +10,7 @@ from flows_server import ask, newest_run
 from kube_project import OnCluster
 from tiny_project.project import HERE, Project, wait_for
 
+pytestmark = pytest.mark.timeout(900)
 FLOW = (sys.executable, str(HERE / "tiny_flow.py"))
 
 
@@ -29,7 +30,7 @@ def test_a_killed_flow_is_restarted_and_finds_its_job(
     flowing.project.set_params(tracking={"enabled": True})
     flowing.image(TINY_PAUSE="1")
     first = flowing.project.start(*FLOW)
-    wait_for(flowing.jobs, seconds=100)
+    wait_for(flowing.jobs, seconds=250)
     flowing.hold()
     flowing.wait_for_squares()
     first.send_signal(signal.SIGKILL)
@@ -78,9 +79,9 @@ def test_a_flow_cancelled_in_the_ui_deletes_its_job(
     from prefect.states import Cancelling
 
     process = flowing.project.start(*FLOW)
-    wait_for(flowing.jobs, seconds=100)
+    wait_for(flowing.jobs, seconds=250)
     flowing.hold()
-    wait_for(lambda: flowing.pods("Running"), seconds=60)
+    wait_for(lambda: flowing.pods("Running"), seconds=100)
     run = newest_run(prefect_server_env)
     ask(prefect_server_env, lambda c: c.set_flow_run_state(run.id, Cancelling()))
     out, _ = process.communicate(timeout=60)

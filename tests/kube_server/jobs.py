@@ -106,6 +106,10 @@ class _Step:
 
     def _decided(self) -> tuple[str, str, str] | None:
         """Condition, reason and message that end the Job; none while it goes on."""
+        for early, final in (("FailureTarget", "Failed"), ("SuccessCriteriaMet", "Complete")):
+            for known in self.status.get("conditions", []):
+                if known["type"] == early:  # decided before, and only waiting for pods to go
+                    return final, known["reason"], known["message"]
         places = self._places()
         done = {_index(pod) for pod in self.pods if _phase(pod) == "Succeeded"}
         if done >= set(places):

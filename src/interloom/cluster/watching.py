@@ -45,6 +45,8 @@ class Watcher:
         self.told: set[tuple[str, int]] = set()
         """Events: their ids and counts."""
         self.disrupted: set[str] = set()
+        self.known: dict[str, Object] = {}
+        """Pods of the Job as they were last seen; those that had to go are soon gone."""
         self.waiting: dict[str, float] = {}
         """Since when pods wait, by cause (seconds of the monotonic clock)."""
 
@@ -75,6 +77,7 @@ class Watcher:
                 jobs, pods, events = (mirror.items() for mirror in mirrors)
                 current = next((item for item in jobs if item["metadata"]["uid"] == uid), None)
                 pods = [pod for pod in pods if belongs_to(pod, uid)]
+                self.known |= {pod["metadata"]["uid"]: pod for pod in pods}
                 events = _events_of(events, {uid, *(pod["metadata"]["uid"] for pod in pods)})
                 self._tell(pods, events)
                 self._label_run()
@@ -85,17 +88,17 @@ class Watcher:
                     )
                 job |= current
                 if failures.condition(current, "Complete") is not None:
+                    self._last_lines()
                     return None
                 if failures.condition(current, "Failed") is not None:
-                    return failures.of_job(current, pods, self.options, self.pods)
+                    self._last_lines()
+                    every = list(self.known.values())
+                    return failures.of_job(current, every, self.options, self.pods)
                 self._patience(current, pods, events)
         finally:
+            # No waiting here: a cancelled run has seconds to delete its Job.
             for mirror in mirrors:
                 mirror.stop()
-            for follower in self.logs.values():
-                follower.end()
-            for follower in self.logs.values():
-                follower.join(LAST_LINES_SECONDS)
 
     def _tell(self, pods: Sequence[Object], events: Sequence[Object]) -> None:
         """Logs, events and disruptions that are news."""
@@ -122,6 +125,13 @@ class Watcher:
         for (uid, _), follower in self.logs.items():
             if uid not in present:
                 follower.end()
+
+    def _last_lines(self) -> None:
+        """Read what the pods have printed to the end."""
+        for follower in self.logs.values():
+            follower.end()
+        for follower in self.logs.values():
+            follower.join(LAST_LINES_SECONDS)
 
     def _listen(self, pod: Object, container: str) -> LogFollower:
         who = failures.short(pod)
