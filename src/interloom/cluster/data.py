@@ -147,6 +147,16 @@ def remote_options(root: Path, name: str) -> dict[str, str]:
     return found
 
 
+def reach(root: Path, remote: str) -> None:
+    """Ask a remote what it has of the shipped data, and so whether it can be read at all.
+
+    Raises:
+        TransferError: it does not answer, or refuses; with DVC's last lines.
+    """
+    chosen = ["--remote", remote] if remote else []
+    _dvc(root, "status", "--cloud", *chosen, *(file.name for file in sorted(root.glob("*.dvc"))))
+
+
 def push_deps(root: Path, remote: str, paths: Sequence[str]) -> None:
     """Bring what a stage reads to the remote; what is there already is not sent again."""
     if not paths:

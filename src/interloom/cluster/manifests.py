@@ -25,7 +25,7 @@ RENDEZVOUS_PORT = 29500
 STAGE_CONTAINER, DATA_CONTAINER = "stage", "data"
 REFUSED, OUT_OF_MEMORY = 2, 137
 """Exit codes: of a stage that its user has to mend, and of one killed for memory."""
-USER = 1000
+USER = 10001
 POD_SECURITY: Object = {
     "runAsNonRoot": True,
     "runAsUser": USER,
