@@ -9,10 +9,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 from kube_server.server import KubeServer
-from manifests import ROOT, rendered
+from manifests import ROOT, rendered, schema_problems
 
 from interloom.cluster.preflight import examine, stage_jobs
 from interloom.cluster.rendered import WORKLOADS, of_kind, secret_keys
@@ -21,15 +20,6 @@ from interloom.settings import Settings, load_settings, settings_from
 
 SPACE = "interloom"
 OVERLAY = ROOT / "k8s/overlays/gpu"
-
-
-def problems_of(item: dict[str, Any]) -> list[str]:
-    """What the schemas of a real server's version refuse."""
-    try:
-        kubernetes_validate.validate(item, "1.34", strict=True)
-    except kubernetes_validate.ValidationError as error:
-        return [error.message]
-    return []
 
 
 @pytest.fixture
@@ -61,7 +51,7 @@ def cluster(
     """A cluster with a namespace and all Secrets; the manifests are still to be applied."""
     rendered("gpu")  # skips where nothing renders
     with KubeServer(tmp_path) as made:
-        made.schema_problems = problems_of
+        made.schema_problems = schema_problems
         made.namespace(SPACE)
         wanted: dict[str, set[str]] = {}
         jobs = [job.manifest for job in stage_jobs(settings)]

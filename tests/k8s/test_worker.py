@@ -57,13 +57,23 @@ def worker_of(project: Project, cluster: KubeServer, prefect: dict[str, str]) ->
     template = str(ROOT / "k8s/base/files/job-template.json")
     words = [word.replace("/etc/interloom/job-template.json", template) for word in words]
     log = project.root.parent / "worker.log"
+    own = {"PREFECT_API_URL", "PREFECT_HOME", "PREFECT_WORKER_WEBSERVER_HOST"}
+    said = {
+        entry["name"]: entry["value"]
+        for entry in container["env"]
+        if entry["name"].startswith("PREFECT_") and "value" in entry and entry["name"] not in own
+    }
     worker = project.start(
         *("sh", "-c", f'exec "$@" > {log} 2>&1', "sh", *words),
-        **prefect,
-        KUBECONFIG=str(cluster.kubeconfig(WORKER, NAMESPACE)),
-        PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES=NAMESPACE,
-        PREFECT_WORKER_WEBSERVER_PORT=str(free_port()),
-        PREFECT_WORKER_QUERY_SECONDS="2",
+        **{
+            **said,
+            **prefect,
+            "KUBECONFIG": str(cluster.kubeconfig(WORKER, NAMESPACE)),
+            "PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES": NAMESPACE,
+            "PREFECT_WORKER_WEBSERVER_PORT": str(free_port()),
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "PREFECT_WORKER_CANCELLATION_POLL_SECONDS": "5",
+        },
     )
     try:
         yield
