@@ -68,6 +68,11 @@ class OnCluster:
         pods = sorted(self.pods(), key=lambda pod: pod["metadata"]["creationTimestamp"])
         return self.kube.log(pods[-1], "stage") if pods else ""
 
+    def hold(self, on: bool = True) -> None:
+        """Keep the stage from going on after its next square, or let it go on."""
+        file = self.project.root / "hold"
+        file.touch() if on else file.unlink()
+
     def wait_for_squares(self, count: int = 1) -> None:
         """Wait until the running stage has made some checkpoints."""
 

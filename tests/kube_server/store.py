@@ -261,7 +261,8 @@ class Store:
     def _held(self, kind: Kind, item: Object) -> bool:
         """Whether an object that is being deleted has to stay a while."""
         ended = item.get("status", {}).get("phase") in ("Succeeded", "Failed")
-        return bool(item["metadata"].get("finalizers")) or (kind.plural == "pods" and not ended)
+        runs = kind.plural == "pods" and "nodeName" in item["spec"] and not ended
+        return bool(item["metadata"].get("finalizers")) or runs
 
     def _put(self, kind: Kind, namespace: str, name: str, item: Object, word: str) -> None:
         self.version += 1

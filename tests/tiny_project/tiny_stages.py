@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from interloom import ranks
 from interloom.errors import InterloomError
 from interloom.runner import StageRun, run_stage
 from interloom.seeding import derive_seed
@@ -55,8 +56,11 @@ STAGES = {
 
 
 def pause() -> None:
-    """Wait as long as the test wants, between any two things that a stage does."""
+    """Wait as long as the test wants (or while there is a file ``hold``), between any two things
+    that a stage does."""
     time.sleep(float(os.environ.get("TINY_PAUSE", "0")))
+    while Path("hold").exists():
+        time.sleep(0.05)
 
 
 def run(settings: Settings, stage: StageRun) -> None:
@@ -81,15 +85,16 @@ def squares(settings: Settings, stage: StageRun) -> None:
         bar.advance(len(done))
         for index in range(len(done), len(numbers)):
             done.append(numbers[index] ** 2)
-            part = checkpoint.with_suffix(".part")
-            part.write_text(json.dumps(done))
-            part.replace(checkpoint)
+            if ranks.rank() == 0:
+                part = checkpoint.with_suffix(".part")
+                part.write_text(json.dumps(done))
+                part.replace(checkpoint)
             stage.metrics({"square": done[-1]}, step=index)
             bar.advance()
             pause()
             if os.environ.get("TINY_FAIL_AT") == str(index):
                 raise InterloomError(f"told to fail at {index}")
-            if os.environ.get("TINY_CRASH_AT") == str(index):
+            if index >= int(os.environ.get("TINY_CRASH_FROM", "1000")):
                 raise RuntimeError(f"told to crash at {index}")
             hold.append(b"x" * (int(os.environ.get("TINY_MEMORY", "0")) << 18))
     folder = stage.out("squares")

@@ -4,12 +4,12 @@ What the account that runs this needs in the namespace, and nothing else:
 
 ==================================  =========================================
 ``jobs`` (batch)                    create, get, list, watch, patch, delete
-``pods``                            get, list, watch
+``pods``                            list, watch
 ``pods/log``                        get
 ``events``                          list, watch
-``services``, ``configmaps``        create
+``services``, ``configmaps``        create, get
 ``deployments`` (apps)              get; for servers of a run's own also create, delete
-``horizontalpodautoscalers``        create (autoscaling), for such servers
+``horizontalpodautoscalers``        create, get (autoscaling), for such servers
 ==================================  =========================================
 
 Services and ConfigMaps belong to the Job and are deleted with it. The pods' own account
@@ -61,7 +61,7 @@ ARRIVE_SECONDS = 60.0
 """Until what pods wrote to a shared volume is seen here."""
 LAST_LINES_SECONDS = 10.0
 ROLLOUTS_VARIABLE = "INTERLOOM_ROLLOUTS_URL"
-"""Tells the trainer of a vLLM server."""
+"""Tells ``train/grpo.py`` of a vLLM server."""
 
 
 def run_on_cluster(

@@ -88,7 +88,9 @@ def of_job(
             "for room included: raise it; the next run goes on from the last checkpoint",
         )
     many = wanted.pods > 1
-    found = [failure for pod in pods if (failure := of_pod(pod, wanted)) is not None]
+    # Of one pod after another the last, of several at once the first.
+    inspected = pods if many else pods[::-1]
+    found = [failure for pod in inspected if (failure := of_pod(pod, wanted)) is not None]
     # Of several pods most fail because one did: what cannot be a consequence goes first.
     order: list[Cause] = ["refused", "out of memory", "disrupted", "crashed"]
     for cause in order:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from interloom.cluster.api import PODS, Api, AwayError, GoneError, Refusal, Resource
+from interloom.cluster.api import Api, AwayError, GoneError, Refusal, Resource
 from interloom.errors import InterloomError
 
 Object = dict[str, Any]
@@ -117,7 +117,7 @@ class LogFollower:
             over = self._ended.is_set()
             try:
                 self._read()
-                if over or self._gone():
+                if over:
                     return
             except Refusal as refusal:
                 if refusal.code == 404 or over:
@@ -128,12 +128,6 @@ class LogFollower:
                 self._hear(f"its log cannot be read: {error}")
                 return
             self._ended.wait(PAUSE_SECONDS)
-
-    def _gone(self) -> bool:
-        try:
-            return self._api.get(PODS, self._pod) is None
-        except InterloomError:
-            return True
 
     def _read(self) -> None:
         """Read on from the last line that was heard.

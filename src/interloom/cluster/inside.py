@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,10 @@ from interloom.errors import InterloomError
 
 MEMORY_SECONDS = 1.0
 CGROUP_EVENTS = Path("/sys/fs/cgroup/memory.events")
+KEPT_LINES = 200
+"""Of the stage's output, to find an error in; torchrun's report after it is long."""
+ERROR = re.compile(r"(?!torch\.distributed\.elastic)(\w+\.)*\w*(Error|Exception)\b")
+"""The last line of a traceback."""
 LAST_WORDS = 1500
 """Characters of an error that are kept; Kubernetes keeps 4096 bytes of a container's message."""
 
@@ -71,7 +76,7 @@ def _run(inputs: Inputs, command: Sequence[str], message: Path) -> int:
     for line in child.stdout:
         print(line, end="", flush=True)
         if line.strip() and not line.startswith("::"):
-            said = [*said[-30:], line.rstrip("\n")]
+            said = [*said[-KEPT_LINES:], line.rstrip("\n")]
     status = child.wait()
     peak = memory.end()
     if status:
@@ -98,8 +103,8 @@ def _failed(
     if out_of_memory:
         _leave(message, words | {"out_of_memory": True})
         return OUT_OF_MEMORY
-    errors = [line for line in said if not line.startswith((" ", "\t"))]
-    _leave(message, words | {"error": "; ".join(errors[-3:])[-LAST_WORDS:]})
+    errors = [line for line in said if ERROR.match(line)] or list(said)
+    _leave(message, words | {"error": errors[-1][-LAST_WORDS:] if errors else "no word"})
     return status if status > 0 else 128 - status
 
 

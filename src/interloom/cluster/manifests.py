@@ -26,6 +26,7 @@ STAGE_CONTAINER, DATA_CONTAINER = "stage", "data"
 REFUSED, OUT_OF_MEMORY = 2, 137
 """Exit codes: of a stage that its user has to mend, and of one killed for memory."""
 USER = 10001
+"""Of the image (Dockerfile)."""
 POD_SECURITY: Object = {
     "runAsNonRoot": True,
     "runAsUser": USER,

@@ -17,6 +17,7 @@ from interloom.errors import InterloomError
 
 LOOK_SECONDS = 1.0
 PART = "service"
+KEYS = "/run/interloom"
 
 
 class Services:
@@ -140,11 +141,15 @@ def _deployment(
             {"name": "files", "mountPath": options.data.mount, "readOnly": True},
         ],
     }
+    keys = []
+    if service.keys_secret:
+        keys = [{"name": "keys", "secret": {"secretName": service.keys_secret}}]
+        container["volumeMounts"].append({"name": "keys", "mountPath": KEYS, "readOnly": True})
     files: Object = {"name": "files", "emptyDir": {}}
     if options.data.kind == "volume":
         files = {"name": "files", "persistentVolumeClaim": {"claimName": options.data.claim}}
         if options.data.folder:
-            container["volumeMounts"][-1]["subPath"] = options.data.folder
+            container["volumeMounts"][2]["subPath"] = options.data.folder
     selector = {"app.kubernetes.io/instance": called}
     return {
         "apiVersion": "apps/v1",
@@ -168,6 +173,7 @@ def _deployment(
                             "emptyDir": {"medium": "Memory", "sizeLimit": options.shared_memory},
                         },
                         files,
+                        *keys,
                     ],
                     **manifests.placement(options),
                 },

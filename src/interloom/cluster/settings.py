@@ -69,6 +69,9 @@ class ServiceSettings(Section):
     """Empty for ``cluster.image``."""
     command: Annotated[tuple[str, ...], Field(min_length=1)]
     port: Annotated[int, Field(ge=1, le=65535)]
+    keys_secret: NameOrNone
+    """Secret with a file ``keys.json`` (`interloom serve-key`), mounted at ``/run/interloom`` in a
+    server of the run's own; empty mounts none."""
     health: Annotated[str, Field(pattern=r"^/")]
     """Path that answers 200 when it is ready."""
     replicas: Replicas
