@@ -44,6 +44,7 @@ LAZY = {
     "study": ("interloom.study.commands", "Questions that take many trainings."),
     "pocket": ("interloom.pocket.commands", "The pocket world: train its miniatures, look at it."),
     "registry": ("interloom.promotion.commands", "Champion and challenger: judge, promote, undo."),
+    "cluster": ("interloom.cluster.commands", "Kubernetes: what would fail there."),
 }
 """Groups of commands that live elsewhere: name → (module with a typer ``app``, help)."""
 for _name, (_module, _help) in LAZY.items():

@@ -87,7 +87,8 @@ def _problems(kind: Kind, item: Object, old: Object | None) -> Iterator[str]:
         yield "[]: Too long: must have at most 1048576 bytes"
     spec = pod_spec(kind, item)
     if spec is not None:
-        yield from _pod_problems(spec)
+        claimed = item["spec"].get("volumeClaimTemplates") or []
+        yield from _pod_problems(spec, {claim["metadata"]["name"] for claim in claimed})
 
 
 def _job_problems(item: Object, old: Object | None) -> Iterator[str]:
@@ -115,8 +116,8 @@ def _job_problems(item: Object, old: Object | None) -> Iterator[str]:
                 yield f"spec.{field}: Invalid value: field is immutable"
 
 
-def _pod_problems(spec: Object) -> Iterator[str]:
-    volumes = {volume["name"] for volume in spec.get("volumes") or []}
+def _pod_problems(spec: Object, claimed: set[str]) -> Iterator[str]:
+    volumes = {volume["name"] for volume in spec.get("volumes") or []} | claimed
     for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]:
         if not container.get("image"):
             yield f"spec.containers[{container.get('name')}].image: Required value"

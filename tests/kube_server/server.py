@@ -65,6 +65,7 @@ class KubeServer:
             "metadata": {"name": "node-1", "labels": {"kubernetes.io/hostname": "node-1"}},
             "spec": {},
             "status": {"allocatable": {"cpu": cpu, "memory": memory, "pods": "110",
+                                       "ephemeral-storage": "500Gi",
                                        "nvidia.com/gpu": str(gpus)}},
         }  # fmt: skip
         self.store.create(kind_named("nodes"), "", node)

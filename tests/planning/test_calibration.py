@@ -26,7 +26,7 @@ def test_a_wrong_figure_is_named(tmp_path: Path) -> None:
     with pytest.raises(InterloomError, match=r"mine.yaml: gpu.peak.value = -1"):
         load(file)
     file.write_text(text.replace("bandwidth:", "bandwith:"), encoding="utf-8")
-    with pytest.raises(InterloomError, match="gpu.bandwith: unknown key"):
+    with pytest.raises(InterloomError, match=r"gpu\.bandwith: unknown key"):
         load(file)
     with pytest.raises(InterloomError, match="no such file"):
         load(tmp_path / "none.yaml")

@@ -161,7 +161,7 @@ def test_what_the_ledger_knows_goes_first() -> None:
 
 
 def test_a_model_without_a_price_is_refused() -> None:
-    with pytest.raises(InterloomError, match="remote.gemini.prices has none for gemini-9"):
+    with pytest.raises(InterloomError, match=r"remote\.gemini\.prices has none for gemini-9"):
         make_plan(changed(teacher={"judge_model": "gemini-9"}), KNOWN)
 
 

@@ -92,7 +92,7 @@ class Api:
         self._say = say
         self._away_since: float | None = None
         self._lock = threading.Lock()
-        self._client = _client(options.context)
+        self._client = new_client(options.context)
         self.address: str = self._client.configuration.host
 
     def get(self, resource: Resource, name: str) -> Object | None:
@@ -334,7 +334,7 @@ class Api:
         return refusal
 
 
-def _client(context: str) -> Any:
+def new_client(context: str) -> Any:
     """The official client: by the kubeconfig, or in a pod by its service account."""
     from kubernetes import client, config
 
@@ -345,7 +345,11 @@ def _client(context: str) -> Any:
         if in_pod and not context:
             config.load_incluster_config(client_configuration=settings)
             return client.ApiClient(configuration=settings)
-        return config.new_client_from_config(context=context or None, client_configuration=settings)
+        return config.new_client_from_config(
+            config_file=os.environ.get("KUBECONFIG") or None,
+            context=context or None,
+            client_configuration=settings,
+        )
     except config.ConfigException as error:
         raise InterloomError(
             f"no access to a Kubernetes cluster: {error} (give a kubeconfig in KUBECONFIG, and its "

@@ -150,6 +150,16 @@ def _configuration(root: Path) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in lines}
 
 
+def reach(root: Path, remote: str) -> None:
+    """Ask a remote what it has of the shipped data, and so whether it can be read at all.
+
+    Raises:
+        TransferError: it does not answer, or refuses; with DVC's last lines.
+    """
+    chosen = ["--remote", remote] if remote else []
+    _dvc(root, "status", "--cloud", *chosen, *(file.name for file in sorted(root.glob("*.dvc"))))
+
+
 def push_deps(root: Path, remote: str, paths: Sequence[str]) -> None:
     """Bring what a stage reads to the remote; what is there already is not sent again."""
     if not paths:
