@@ -50,12 +50,13 @@ def test_a_killed_flow_is_restarted_and_finds_its_job(
     assert after["metadata"]["uid"] == job["metadata"]["uid"]
 
     run = newest_run(prefect_server_env)
-    logs = ask(
-        prefect_server_env,
-        lambda c: c.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))),
-    )
-    said = [log.message for log in logs]
-    assert any(text == "[squares pod 0] squares: starting at 0" for text in said), said
+
+    def said() -> list[str]:
+        wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
+        return [log.message for log in ask(prefect_server_env, lambda c: c.read_logs(wanted))]
+
+    # The server writes them when it has time.
+    wait_for(lambda: "[squares pod 0] squares: starting at 0" in said(), seconds=100, every=1)
     client = MlflowClient(f"sqlite:///{flowing.project.root}/mlflow.db")
     experiment = client.get_experiment_by_name("interloom")
     assert experiment is not None
