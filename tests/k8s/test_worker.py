@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,6 +136,20 @@ def test_flows_run_in_pods_with_exactly_the_workers_role(
         broken = run(command="python -c \"print('no such thing'); raise SystemExit(3)\"")
         wait_for(lambda: state(broken) == "Crashed", seconds=120, every=1)
 
+        # A run whose Job is deleted before it reports, by Prefect's own code for a cancelled one.
+        lost = run(command="sleep 600")
+        wait_for(lambda: len(jobs()) == 3, seconds=60, every=0.5)
+        (name,) = [
+            job["metadata"]["name"]
+            for job in jobs()
+            if job["metadata"]["labels"]["prefect.io/flow-run-id"] == str(lost)
+        ]
+        time.sleep(5)  # until the worker's observer has seen it
+        config = str(config_of(cluster))
+        project.run("python", "-c", KILL, f"{NAMESPACE}:{name}", KUBECONFIG=config)
+        wait_for(lambda: state(lost) == "Crashed", seconds=120, every=1)
+        assert len(jobs()) == 2
+
         # A run that is cancelled at work ends in its pod, and its Job with it.
         project.set_params(prompts={"count": 40}, trajectories={"shard_rows": 77})
         cancelled = run(env={"TINY_PAUSE": "1"})
@@ -144,9 +159,4 @@ def test_flows_run_in_pods_with_exactly_the_workers_role(
         wait_for(lambda: state(cancelled) == "Cancelled", seconds=120, every=1)
         assert project.leftovers() == []
 
-    # Deleting is for a run that is cancelled while it is being submitted: Prefect's own code for
-    # it, with the worker's account.
-    left = jobs()[0]["metadata"]["name"]
-    project.run("python", "-c", KILL, f"{NAMESPACE}:{left}", KUBECONFIG=str(config_of(cluster)))
-    wait_for(lambda: left not in [job["metadata"]["name"] for job in jobs()])
     assert used(cluster.asked, WORKER) == grants("prefect-worker")
