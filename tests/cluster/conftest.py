@@ -2,11 +2,25 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from kube_project import IMAGE, SPACE, OnCluster
 from kube_server.server import KubeServer, interloom_image
-from tiny_project.project import HERE, Project
+from tiny_project.project import HERE, Project, copy_project
+
+
+@pytest.fixture(scope="session")
+def numbered_template(project_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny project with its first stage run."""
+    project = copy_project(project_template, tmp_path_factory.mktemp("numbered") / "project")
+    project.stage("numbers")
+    return project.root
+
+
+@pytest.fixture
+def project(numbered_template: Path, tmp_path: Path) -> Project:
+    return copy_project(numbered_template, tmp_path / "project")
 
 
 @pytest.fixture
@@ -18,7 +32,6 @@ def on_cluster(project: Project, kube: KubeServer) -> OnCluster:
     project.env = project.env | {"KUBECONFIG": str(kube.kubeconfig(namespace=SPACE))}
     made = OnCluster(project, kube)
     made.set()
-    project.stage("numbers")
     return made
 
 

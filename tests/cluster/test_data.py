@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from kube_project import SPACE, OnCluster
-from tiny_project.project import Project, copy_project
+from tiny_project.project import Project, copy_project, wait_for
 
 from interloom.cluster import data
 from interloom.errors import InterloomError
@@ -30,6 +30,7 @@ def lock_of(project: Project) -> str:
     return (project.root / "dvc.lock").read_text()
 
 
+@pytest.mark.timeout(600)
 def test_the_lock_file_is_that_of_a_local_run(
     by_dvc: OnCluster, project_template: Path, tmp_path: Path
 ) -> None:
@@ -39,12 +40,10 @@ def test_the_lock_file_is_that_of_a_local_run(
     by_dvc.image(TINY_PAUSE="0.4")
     process = by_dvc.project.start("dvc", "repro")
     checkpoints = by_dvc.kube.claim("checkpoints")
-    from tiny_project.project import wait_for
-
-    wait_for(lambda: list(checkpoints.glob("work/squares/*/done.json")), seconds=120)
+    wait_for(lambda: list(checkpoints.glob("work/squares/*/done.json")), seconds=280)
     [pod] = by_dvc.pods("Running")
     by_dvc.kube.evict(pod["metadata"]["name"], SPACE)
-    out, _ = process.communicate(timeout=180)
+    out, _ = process.communicate(timeout=280)
     assert process.returncode == 0, out
     assert lock_of(by_dvc.project) == lock_of(here)
     assert by_dvc.project.outputs() == here.outputs()

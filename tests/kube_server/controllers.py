@@ -41,11 +41,20 @@ class Controllers:
         while not self._stop.is_set():
             for job in self.store.all("jobs"):
                 jobs.reconcile(self.cluster, job)
+            self._release_orphans()
             for deployment in self.store.all("deployments"):
                 self._deploy(deployment)
             self._collect()
             with self.store.changed:
                 self.store.changed.wait(0.1)
+
+    def _release_orphans(self) -> None:
+        """Pods of Jobs that are gone need not be counted."""
+        alive = {job["metadata"]["uid"] for job in self.store.all("jobs")}
+        for pod in self.store.all("pods"):
+            owners = pod["metadata"].get("ownerReferences") or []
+            if owners and owners[0]["kind"] == "Job" and owners[0]["uid"] not in alive:
+                jobs.release(self.cluster, pod)
 
     def _deploy(self, item: Object) -> None:
         """Pods of a Deployment and its status; the ReplicaSet between them is left out."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from kube_server.server import KubeServer
 
 JOBS, PODS = kind_named("jobs"), kind_named("pods")
+TRACKING = "batch.kubernetes.io/job-tracking"
+"""Finalizer that keeps a pod until the controller has seen how it ended."""
 INDEX = "batch.kubernetes.io/job-completion-index"
 
 
@@ -37,8 +39,10 @@ class _Step:
         """Look at the pods, then end the Job, or start and replace pods; write the status."""
         if self._condition("Complete") or self._condition("Failed"):
             self._expire()
+            self._let_go()
             return
         if "deletionTimestamp" in self.about:
+            self._let_go()
             return
         if self.spec.get("suspend"):
             self._suspended()
@@ -47,8 +51,23 @@ class _Step:
             self.status.setdefault("startTime", now())
             self._work()
         self._count()
+        going = [
+            pod for pod in self.pods
+            if _phase(pod) == "Failed" and "deletionTimestamp" in pod["metadata"]
+            and TRACKING in pod["metadata"].get("finalizers", []) and self._action(pod) == "Count"
+        ]  # fmt: skip
+        if going:
+            self.status["goneFailed"] = self.status.get("goneFailed", 0) + len(going)
         if self.status != (self.job.get("status") or {}):
             self._write()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Let pods that have ended, and are counted, be removed."""
+        for pod in self.pods:
+            never_ran = "deletionTimestamp" in pod["metadata"] and "nodeName" not in pod["spec"]
+            if never_ran or _phase(pod) in ("Succeeded", "Failed"):
+                release(self.cluster, pod)
 
     def _work(self) -> None:
         decided = self._decided()
@@ -87,6 +106,10 @@ class _Step:
 
     def _decided(self) -> tuple[str, str, str] | None:
         """Condition, reason and message that end the Job; none while it goes on."""
+        for early, final in (("FailureTarget", "Failed"), ("SuccessCriteriaMet", "Complete")):
+            for known in self.status.get("conditions", []):
+                if known["type"] == early:  # decided before, and only waiting for pods to go
+                    return final, known["reason"], known["message"]
         places = self._places()
         done = {_index(pod) for pod in self.pods if _phase(pod) == "Succeeded"}
         if done >= set(places):
@@ -95,7 +118,12 @@ class _Step:
         for pod in failed:
             if self._action(pod) == "FailJob":
                 return "Failed", "PodFailurePolicy", self._policy_message(pod)
-        counted = sum(self._action(pod) == "Count" for pod in failed)
+        counted = sum(
+            self._action(pod) == "Count"
+            and (TRACKING in pod["metadata"].get("finalizers", [])
+                 or "deletionTimestamp" not in pod["metadata"])
+            for pod in failed
+        )  # fmt: skip
         counted += self.status.get("goneFailed", 0)
         if counted > self.spec["backoffLimit"]:
             return (
@@ -169,7 +197,7 @@ class _Step:
         else:
             about["name"] = f"{name}-{tail}"
         about["ownerReferences"] = [_owner(self.job)]
-        about["finalizers"] = []
+        about["finalizers"] = [TRACKING]
         try:
             self.store.create(PODS, self.about["namespace"], template)
         except ApiError as error:
@@ -246,6 +274,23 @@ class _Step:
             self.store.update(JOBS, self.about["namespace"], self.about["name"], change)
         except ApiError:
             return  # deleted meanwhile
+
+
+def release(cluster: KubeServer, pod: Object) -> None:
+    """Take the controller's finalizer off a pod."""
+    if TRACKING not in (pod["metadata"].get("finalizers") or []):
+        return
+
+    def change(item: Object) -> None:
+        item["metadata"]["finalizers"] = [
+            name for name in item["metadata"]["finalizers"] if name != TRACKING
+        ]
+
+    about = pod["metadata"]
+    try:
+        cluster.store.update(PODS, about["namespace"], about["name"], change)
+    except ApiError:
+        return  # gone meanwhile
 
 
 def _owner(item: Object) -> Object:

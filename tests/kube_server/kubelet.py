@@ -198,6 +198,7 @@ class _PodRun:
 
     def _start(self, container: Object) -> subprocess.Popen[bytes]:
         env = self.place.environment(container)
+        self.place.nest(container)
         log = self.kubelet._logs[self.pod["metadata"]["uid"], container["name"]] = Log()
         base = {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
         host = self.pod["spec"].get("hostname") or self.pod["metadata"]["name"]

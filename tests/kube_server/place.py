@@ -110,6 +110,24 @@ class Place:
             for word in expanded
         ]
 
+    def nest(self, container: Object) -> None:
+        """Link mounts that lie in other mounts, for paths relative to the working folder.
+
+        What a volume has at that place itself cannot be hidden here, and stays.
+        """
+        mounts = {mount["mountPath"]: self._source(mount)
+                  for mount in container.get("volumeMounts") or []}  # fmt: skip
+        for path, source in mounts.items():
+            holders = [other for other in mounts if path.startswith(other + "/")]
+            if not holders:
+                continue
+            holder = max(holders, key=len)
+            link = mounts[holder] / path.removeprefix(holder + "/")
+            source.mkdir(parents=True, exist_ok=True)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.exists():
+                link.symlink_to(source)
+
     def folder(self, container: Object) -> Path:
         """The container's working folder."""
         given = container.get("workingDir")

@@ -125,10 +125,7 @@ def remote_options(root: Path, name: str) -> dict[str, str]:
     Raises:
         InterloomError: no such remote.
     """
-    options: dict[str, str] = {}
-    for line in _dvc(root, "config", "--list").splitlines():
-        key, _, value = line.partition("=")
-        options[key.strip()] = value.strip()
+    options = _configuration(root)
     name = name or options.get("core.remote", "")
     prefix = f"remote.{name}."
     found = {
@@ -145,6 +142,12 @@ def remote_options(root: Path, name: str) -> dict[str, str]:
     if "://" not in found["url"]:
         found["url"] = str((root / ".dvc" / found["url"]).resolve())
     return found
+
+
+def _configuration(root: Path) -> dict[str, str]:
+    """DVC's settings of a project, of all its configuration files together."""
+    lines = (line.partition("=") for line in _dvc(root, "config", "--list").splitlines())
+    return {key.strip(): value.strip() for key, _, value in lines}
 
 
 def reach(root: Path, remote: str) -> None:
@@ -212,7 +215,8 @@ def pull_products(
     """
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    _repository(aside, remote, cache=_dvc(root, "cache", "dir").strip())
+    cache = root / ".dvc" / _configuration(root).get("cache.dir", "cache")
+    _repository(aside, remote, cache)
     for path, md5 in outs.items():
         _note(aside, path, md5)
     _dvc(aside, "pull", "--quiet", *outs)
@@ -222,13 +226,13 @@ def pull_products(
     declare_whole(aside, outs)
 
 
-def _repository(folder: Path, remote: Mapping[str, str], cache: str = "") -> None:
+def _repository(folder: Path, remote: Mapping[str, str], cache: Path | None = None) -> None:
     """A DVC repository that knows one remote."""
-    _dvc(folder, "init", "--quiet", "--no-scm", "--force")
     lines = ["[core]", "no_scm = true", "analytics = false", "remote = main"]
-    if cache:
-        lines += ["[cache]", f"dir = {cache}"]
+    if cache is not None:
+        lines += ["[cache]", f"dir = {cache.resolve()}"]
     lines += ["['remote \"main\"']", *(f"{name} = {value}" for name, value in remote.items())]
+    (folder / ".dvc").mkdir(exist_ok=True)
     (folder / ".dvc" / "config").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

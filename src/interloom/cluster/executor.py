@@ -19,17 +19,15 @@ Services and ConfigMaps belong to the Job and are deleted with it. The pods' own
 from __future__ import annotations
 
 import os
-import queue
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from interloom.atomic import finish
 from interloom.cluster import failures, manifests, names
-from interloom.cluster.api import CONFIG_MAPS, EVENTS, JOBS, PODS, SERVICES, Api, Refusal
+from interloom.cluster.api import CONFIG_MAPS, JOBS, PODS, SERVICES, Api, Refusal
 from interloom.cluster.data import (
     Inputs,
     TransferError,
@@ -39,27 +37,24 @@ from interloom.cluster.data import (
     tracked_deps,
 )
 from interloom.cluster.failures import Failure
-from interloom.cluster.following import LogFollower, Mirror, News
 from interloom.cluster.manifests import Object, Work
 from interloom.cluster.services import Services
 from interloom.cluster.settings import StagePods
+from interloom.cluster.watching import LOOK_SECONDS, GaveUpError, Watcher, belongs_to
 from interloom.digests import digest
 from interloom.errors import InterloomError
 from interloom.guards import signals_unwind, stage_lock, watch_parents
-from interloom.progress import clock, from_event
+from interloom.progress import clock
 from interloom.provenance import CALLER, provenance
-from interloom.runner import MEMORY, RUN_PREFIX, Identity, identify
+from interloom.runner import MEMORY, Identity, identify
 from interloom.settings import Settings
 from interloom.stages import StageSpec
 from interloom.tracking import LIFECYCLE_VARIABLE, VARIABLE_TAGS, lifecycle_id
 
-LOOK_SECONDS = 1.0
-"""Between looks at the clock while nothing happens."""
 DELETE_SECONDS = 60.0
 """Beyond the pods' own grace period."""
 ARRIVE_SECONDS = 60.0
 """Until what pods wrote to a shared volume is seen here."""
-LAST_LINES_SECONDS = 10.0
 ROLLOUTS_VARIABLE = "INTERLOOM_ROLLOUTS_URL"
 """Tells ``train/grpo.py`` of a vLLM server."""
 
@@ -96,17 +91,6 @@ def _leave_running() -> None:
     os._exit(143)
 
 
-@dataclass
-class _Seen:
-    """What has been told of a Job already."""
-
-    logs: dict[tuple[str, str], LogFollower]
-    events: set[tuple[str, int]]
-    disrupted: set[str]
-    waiting: dict[str, float]
-    """Since when pods wait, by cause (seconds of the monotonic clock)."""
-
-
 class _Run:
     """One stage on the cluster, from its files here to its files here."""
 
@@ -120,7 +104,6 @@ class _Run:
         self.identity: Identity = identify(spec, settings, root)
         name = names.job_name(spec.name, self.identity.key)
         self.api = Api(self.options, self.say)
-        self.news: News = queue.Queue()
         self.services = Services(self.api, self.options, self.pods, name, self.say)
         checkout = provenance()
         origin = names.Origin(lifecycle_id() or "", checkout["mlflow.source.git.commit"])
@@ -134,8 +117,7 @@ class _Run:
         )
         self.told: dict[str, Any] = {}
         """What pods are told of files."""
-        self.run_id = self.labelled = ""
-        """MLflow's run, as a pod has told it, and as the Job is labelled."""
+        self.watcher = Watcher(self.api, self.options, self.pods, self.work, self.say)
 
     def say(self, text: str, who: str = "") -> None:
         """A line for the terminal, and so for the Prefect log."""
@@ -168,7 +150,10 @@ class _Run:
         try:
             if names.HELD in (job["metadata"].get("annotations") or {}):
                 self._release(job)
-            return self._follow(job)
+            return self.watcher.follow(job)
+        except GaveUpError:
+            self._delete(job)
+            raise
         except (KeyboardInterrupt, SystemExit):
             self.say("cancelled: deleting the Job and its pods")
             self._delete(job)
@@ -196,7 +181,6 @@ class _Run:
     def _environment(self, checkout: Mapping[str, str]) -> dict[str, str]:
         """What pods are told of the flow, and of the checkout that they do not have."""
         told = {name: os.environ[name] for name in VARIABLE_TAGS if name in os.environ}
-        told.pop("DVC_STAGE", None)  # no `dvc` encloses the stage there
         told |= {name: checkout[tag] for name, tag in CALLER.items()}
         lifecycle = lifecycle_id()
         if lifecycle:
@@ -285,131 +269,6 @@ class _Run:
             raise
         self.api.patch(JOBS, self.work.name, manifests.release(self.options))
 
-    def _follow(self, job: Object) -> Failure | None:
-        """Watch the Job until it ends; why it failed, or none.
-
-        Raises:
-            InterloomError: it waits for something for too long; it is deleted then.
-        """
-        chosen = f"{names.JOB_NAME}={self.work.name}"
-        mirrors = (
-            Mirror(self.api, JOBS, self.news, fields=f"metadata.name={self.work.name}"),
-            Mirror(self.api, PODS, self.news, labels=chosen),
-            Mirror(self.api, EVENTS, self.news),
-        )
-        seen = _Seen({}, set(), set(), {})
-        uid = job["metadata"]["uid"]
-        try:
-            while True:
-                try:
-                    error = self.news.get(timeout=LOOK_SECONDS)
-                except queue.Empty:
-                    error = None
-                if error is not None:
-                    raise error
-                if not all(mirror.listed.is_set() for mirror in mirrors):
-                    continue
-                jobs, pods, events = (mirror.items() for mirror in mirrors)
-                current = next((item for item in jobs if item["metadata"]["uid"] == uid), None)
-                pods = [pod for pod in pods if _belongs(pod, uid)]
-                events = _events_of(events, {uid, *(pod["metadata"]["uid"] for pod in pods)})
-                self._tell(seen, pods, events)
-                self._label_run()
-                if current is None or "deletionTimestamp" in current["metadata"]:
-                    raise InterloomError(
-                        f"the Job {self.work.name} was deleted by someone else: the next run goes "
-                        "on from the last checkpoint"
-                    )
-                job |= current
-                if failures.condition(current, "Complete") is not None:
-                    return None
-                if failures.condition(current, "Failed") is not None:
-                    return failures.of_job(current, pods, self.options, self.pods)
-                self._patience(seen, current, pods, events)
-        finally:
-            for mirror in mirrors:
-                mirror.stop()
-            for follower in seen.logs.values():
-                follower.end()
-            for follower in seen.logs.values():
-                follower.join(LAST_LINES_SECONDS)
-
-    def _tell(self, seen: _Seen, pods: Sequence[Object], events: Sequence[Object]) -> None:
-        """Logs, events and disruptions that are news."""
-        for event in events:
-            key = (event["metadata"]["uid"], int(event.get("count") or 1))
-            if key not in seen.events:
-                seen.events.add(key)
-                about = event["involvedObject"]
-                self.say(f"{event.get('reason')}: {event.get('message')}", about["name"])
-        present = {pod["metadata"]["uid"] for pod in pods}
-        for pod in pods:
-            uid = pod["metadata"]["uid"]
-            if (why := failures.disruption(pod)) and uid not in seen.disrupted:
-                seen.disrupted.add(uid)
-                self.say(f"{failures.short(pod)} has to go ({why}): on from its last checkpoint")
-            for status in failures.statuses(pod):
-                key = (uid, status["name"])
-                if "waiting" in status["state"] or not status["state"]:
-                    continue
-                if key not in seen.logs:
-                    seen.logs[key] = self._listen(pod, status["name"])
-                if "terminated" in status["state"]:
-                    seen.logs[key].end()
-        for (uid, _), follower in seen.logs.items():
-            if uid not in present:
-                follower.end()
-
-    def _listen(self, pod: Object, container: str) -> LogFollower:
-        who = failures.short(pod)
-        first = (pod["metadata"].get("labels") or {}).get(names.INDEX, "0") == "0"
-
-        def hear(line: str) -> None:
-            if line.startswith(RUN_PREFIX):
-                self.run_id = line.removeprefix(RUN_PREFIX).strip()
-                return
-            report = from_event(line)
-            if report is None:
-                self.say(line, who)
-            elif first:
-                # Events are for the flow that asked for them, as they are.
-                raw = os.environ.get("INTERLOOM_PROGRESS") == "events"
-                print(line if raw else f"{self.spec.name}: {report.line()}", flush=True)
-
-        return LogFollower(self.api, pod, container, hear)
-
-    def _label_run(self) -> None:
-        """Label the Job with its MLflow run, as soon as a pod has told it."""
-        if self.run_id != self.labelled:
-            self.labelled = self.run_id
-            self.say(f"MLflow run {self.run_id}")
-            label = {names.RUN: names.label_value(self.run_id)}
-            self.api.patch(JOBS, self.work.name, {"metadata": {"labels": label}})
-
-    def _patience(
-        self, seen: _Seen, job: Object, pods: Sequence[Object], events: Sequence[Object]
-    ) -> None:
-        """Wait for room, quota, images and volumes up to the limit, then give up."""
-        alive = [
-            pod for pod in pods
-            if "deletionTimestamp" not in pod["metadata"]
-            and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
-        ]  # fmt: skip
-        problem = failures.waiting(job, alive, events, self.options)
-        if problem is None:
-            seen.waiting.clear()
-            return
-        now = time.monotonic()
-        if problem.cause not in seen.waiting:
-            self.say(f"waiting: {problem.text}")
-        since = seen.waiting.setdefault(problem.cause, now)
-        first = min(seen.waiting.values())
-        if now - min(since, first) > 60 * self.options.start_minutes:
-            self._delete(job)
-            raise InterloomError(
-                f"{problem.text} (waited cluster.start_minutes = {self.options.start_minutes:g})"
-            )
-
     def _again(self, job: Object, failure: Failure) -> Object:
         """The Job made anew as a whole, for its next checkpoint; or the error that ends it."""
         about = job["metadata"].get("annotations") or {}
@@ -467,7 +326,7 @@ class _Run:
         """Digests of what the first pod has written."""
         pods, _ = self.api.list(PODS, labels=f"{names.JOB_NAME}={self.work.name}")
         for pod in pods:
-            if not _belongs(pod, job["metadata"]["uid"]):
+            if not belongs_to(pod, job["metadata"]["uid"]):
                 continue
             for status in failures.statuses(pod):
                 if status["name"] == manifests.STAGE_CONTAINER:
@@ -492,12 +351,3 @@ class _Run:
 
     def _stands(self, path: str, md5: str) -> bool:
         return (self.root / path).exists() and digest(self.root / path, self.root / MEMORY) == md5
-
-
-def _belongs(pod: Object, uid: str) -> bool:
-    owners = pod["metadata"].get("ownerReferences") or []
-    return any(owner["uid"] == uid for owner in owners)
-
-
-def _events_of(events: Sequence[Object], uids: set[str]) -> list[Object]:
-    return [event for event in events if event["involvedObject"].get("uid") in uids]

@@ -88,8 +88,8 @@ def of_job(
             "for room included: raise it; the next run goes on from the last checkpoint",
         )
     many = wanted.pods > 1
-    # Of one pod after another the last, of several at once the first.
-    inspected = pods if many else pods[::-1]
+    # Of one pod after another the last; of several at once not those that had to go for it.
+    inspected = sorted(pods, key=_told_to_go) if many else pods[::-1]
     found = [failure for pod in inspected if (failure := of_pod(pod, wanted)) is not None]
     # Of several pods most fail because one did: what cannot be a consequence goes first.
     order: list[Cause] = ["refused", "out of memory", "disrupted", "crashed"]
@@ -99,7 +99,13 @@ def of_job(
                 again = failure.again if many else "no"
                 return Failure(failure.cause, failure.text, again)
     text = f"{ended.get('reason', 'failed')}: {ended.get('message', '')}; its pods are gone"
+    if "condition DisruptionTarget" in text:
+        return Failure("disrupted", text, "free" if many else "no")
     return Failure("crashed", text, "counted" if many else "no")
+
+
+def _told_to_go(pod: Object) -> bool:
+    return "deletionTimestamp" in pod["metadata"] and not disruption(pod)
 
 
 def of_pod(pod: Object, wanted: StagePods) -> Failure | None:

@@ -217,9 +217,9 @@ def _stage_container(
         "workingDir": options.data.mount,
         "env": [
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-            *({"name": name, "value": value} for name, value in env.items()),
+            *environment(env),
         ],
-        "envFrom": _secrets(options),
+        "envFrom": secrets(options),
         "volumeMounts": mounts,
     }
 
@@ -235,16 +235,19 @@ def _data_container(
     )
     return made | {
         "workingDir": options.data.mount,
-        "env": [
-            {"name": name, "value": value}
-            for name, value in {"HOME": "/tmp", "PYTHONUNBUFFERED": "1", **options.env}.items()
-        ],
-        "envFrom": _secrets(options),
+        "env": environment({"HOME": "/tmp", "PYTHONUNBUFFERED": "1", **options.env}),
+        "envFrom": secrets(options),
         "volumeMounts": mounts,
     }
 
 
-def _secrets(options: ClusterSettings) -> list[Object]:
+def environment(said: Mapping[str, str]) -> list[Object]:
+    """Variables as a container has them."""
+    return [{"name": name, "value": value} for name, value in said.items()]
+
+
+def secrets(options: ClusterSettings) -> list[Object]:
+    """Secrets whose keys become variables."""
     return [{"secretRef": {"name": name}} for name in options.secrets]
 
 

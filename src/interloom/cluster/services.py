@@ -18,6 +18,9 @@ from interloom.errors import InterloomError
 LOOK_SECONDS = 1.0
 PART = "service"
 KEYS = "/run/interloom"
+INSTANCE = "app.kubernetes.io/instance"
+IMAGE_PROJECT = "/app"
+"""The project folder of the image (Dockerfile)."""
 
 
 class Services:
@@ -110,75 +113,79 @@ def _why(status: Object) -> str:
 
 
 def _labels(work: Work, called: str) -> dict[str, str]:
-    return {**work.labels, names.PART: PART, "app.kubernetes.io/instance": called}
+    return {**work.labels, names.PART: PART, INSTANCE: called}
 
 
 def _deployment(
     work: Work, called: str, service: ServiceSettings, options: ClusterSettings
 ) -> Object:
-    """The server's Deployment: as the stage's pods, without the project's files."""
+    """The server's Deployment."""
+    labels = {**_labels(work, called)}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": called, "labels": labels},
+        "spec": {
+            "replicas": service.replicas,
+            "selector": {"matchLabels": {INSTANCE: called}},
+            "template": {"metadata": {"labels": labels}, "spec": _pod(service, options)},
+        },
+    }
+
+
+def _pod(service: ServiceSettings, options: ClusterSettings) -> Object:
+    """A replica: as the stage's pods, with the project's files to read if they are on a volume,
+    and else with those of the image."""
+    shared = options.data.kind == "volume"
+    project = options.data.mount if shared else IMAGE_PROJECT
+    volumes: list[Object] = [
+        {"name": "scratch", "emptyDir": {}},
+        {
+            "name": "shared-memory",
+            "emptyDir": {"medium": "Memory", "sizeLimit": options.shared_memory},
+        },
+    ]
+    mounts: list[Object] = [
+        {"name": "scratch", "mountPath": "/tmp"},
+        {"name": "scratch", "mountPath": f"{project}/.interloom", "subPath": "interloom"},
+        {"name": "shared-memory", "mountPath": "/dev/shm"},
+    ]
+    if shared:
+        volumes.append(
+            {"name": "files", "persistentVolumeClaim": {"claimName": options.data.claim}}
+        )
+        mount: Object = {"name": "files", "mountPath": project, "readOnly": True}
+        mounts.append(mount | ({"subPath": options.data.folder} if options.data.folder else {}))
+    if service.keys_secret:
+        volumes.append({"name": "keys", "secret": {"secretName": service.keys_secret}})
+        mounts.append({"name": "keys", "mountPath": KEYS, "readOnly": True})
+    probe = {"httpGet": {"path": service.health, "port": service.port}}
     container = manifests.container(
         "server",
         service.image or options.image,
         service.command,
         manifests.resources(service.cpu, service.memory, service.gpus, options),
     )
-    probe = {"httpGet": {"path": service.health, "port": service.port}}
-    container |= {
-        "ports": [{"containerPort": service.port}],
-        "env": [
-            {"name": name, "value": value}
-            for name, value in {"HOME": "/tmp", **options.env}.items()
-        ],
-        "envFrom": [{"secretRef": {"name": name}} for name in options.secrets],
-        "workingDir": options.data.mount,
-        "startupProbe": probe | {"periodSeconds": 10, "failureThreshold": 360},
-        "readinessProbe": probe | {"periodSeconds": 5},
-        "livenessProbe": probe | {"periodSeconds": 30, "failureThreshold": 10},
-        "volumeMounts": [
-            {"name": "scratch", "mountPath": "/tmp"},
-            {"name": "shared-memory", "mountPath": "/dev/shm"},
-            {"name": "files", "mountPath": options.data.mount, "readOnly": True},
-        ],
-    }
-    keys = []
-    if service.keys_secret:
-        keys = [{"name": "keys", "secret": {"secretName": service.keys_secret}}]
-        container["volumeMounts"].append({"name": "keys", "mountPath": KEYS, "readOnly": True})
-    files: Object = {"name": "files", "emptyDir": {}}
-    if options.data.kind == "volume":
-        files = {"name": "files", "persistentVolumeClaim": {"claimName": options.data.claim}}
-        if options.data.folder:
-            container["volumeMounts"][2]["subPath"] = options.data.folder
-    selector = {"app.kubernetes.io/instance": called}
     return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": called, "labels": _labels(work, called)},
-        "spec": {
-            "replicas": service.replicas,
-            "selector": {"matchLabels": selector},
-            "template": {
-                "metadata": {"labels": _labels(work, called)},
-                "spec": {
-                    "serviceAccountName": options.service_account,
-                    "automountServiceAccountToken": False,
-                    "enableServiceLinks": False,
-                    "securityContext": manifests.POD_SECURITY,
-                    "containers": [container],
-                    "volumes": [
-                        {"name": "scratch", "emptyDir": {}},
-                        {
-                            "name": "shared-memory",
-                            "emptyDir": {"medium": "Memory", "sizeLimit": options.shared_memory},
-                        },
-                        files,
-                        *keys,
-                    ],
-                    **manifests.placement(options),
-                },
-            },
-        },
+        "serviceAccountName": options.service_account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": manifests.POD_SECURITY,
+        "containers": [
+            container
+            | {
+                "ports": [{"containerPort": service.port}],
+                "env": manifests.environment({"HOME": "/tmp", **options.env}),
+                "envFrom": manifests.secrets(options),
+                **({"workingDir": project} if shared else {}),
+                "startupProbe": probe | {"periodSeconds": 10, "failureThreshold": 360},
+                "readinessProbe": probe | {"periodSeconds": 5},
+                "livenessProbe": probe | {"periodSeconds": 30, "failureThreshold": 10},
+                "volumeMounts": mounts,
+            }
+        ],
+        "volumes": volumes,
+        **manifests.placement(options),
     }
 
 
@@ -188,7 +195,7 @@ def _service(work: Work, called: str, service: ServiceSettings) -> Object:
         "kind": "Service",
         "metadata": {"name": called, "labels": _labels(work, called)},
         "spec": {
-            "selector": {"app.kubernetes.io/instance": called},
+            "selector": {INSTANCE: called},
             "ports": [{"port": service.port, "targetPort": service.port}],
         },
     }
