@@ -11,14 +11,15 @@ from interloom.cluster.rendered import of_kind, pod_spec
 
 COMPONENT = "app.kubernetes.io/component"
 PORTS = {"postgres": 5432, "mlflow": 5000, "prefect-server": 4200, "generator": 8100, "serve": 8000,
-         "judge": 8000}  # fmt: skip
+         "judge": 8000, "service": 9000}  # fmt: skip
+"""``service`` is a model server of a run's own, which may have any port."""
 CLIENTS = ("prefect-worker", "flow", "stage")
 
 LOCAL = {
     ("mlflow", "postgres"), ("prefect-server", "postgres"),
     ("flow", "mlflow"), ("stage", "mlflow"), ("serve", "mlflow"),
     ("flow", "prefect-server"), ("prefect-worker", "prefect-server"),
-    ("stage", "generator"),
+    ("stage", "generator"), ("stage", "service"),
 }  # fmt: skip
 FLOWS = {"local": LOCAL, "gpu": LOCAL | {("stage", "judge")}}
 """The named flows: who opens a connection to which server."""
@@ -63,7 +64,7 @@ def test_exactly_the_named_flows_are_open(overlay: str) -> None:
     pods = {
         workload["spec"]["template"]["metadata"]["labels"][COMPONENT]
         for workload in of_kind(manifests, "Deployment", "StatefulSet")
-    } | set(CLIENTS)
+    } | {*CLIENTS, "service"}
     found = {
         (source, target)
         for source in pods
@@ -123,13 +124,21 @@ def test_in_the_local_overlay_only_the_kubernetes_api_is_outside() -> None:
 
 def test_the_internet_is_https_and_never_the_metadata_service() -> None:
     found = outward("gpu")
-    assert set(found) == {"flow", "stage", "generator", "judge", "prefect-worker"}
-    for component in ("stage", "generator", "judge"):
+    assert set(found) == {"flow", "stage", "service", "generator", "judge", "prefect-worker"}
+    for component in ("stage", "service", "generator", "judge"):
         (rule,) = found[component]
         assert [entry["port"] for entry in rule["ports"]] == [443]
         (peer,) = rule["to"]
         assert "169.254.0.0/16" in peer["ipBlock"]["except"]
         assert "10.0.0.0/8" in peer["ipBlock"]["except"]
+
+
+def test_the_executors_pods_are_known_to_the_policies() -> None:
+    from interloom.cluster.names import PART, Origin, labels
+    from interloom.cluster.services import PART as SERVICE
+
+    assert PART == COMPONENT
+    assert labels("sft-critic", Origin("", ""))[PART] == "stage" and SERVICE == "service"
 
 
 def test_users_and_scrapers_come_from_labelled_namespaces() -> None:

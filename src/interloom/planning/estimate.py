@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from interloom.planning.calibration import Calibration
 from interloom.planning.formulas import FLOAT32
-from interloom.planning.remote import NOTHING_MEASURED, Calls, Measured, calls_of, data_calls
+from interloom.planning.remote import NOTHING_MEASURED, Calls, Measured, What, calls_of, data_calls
 from interloom.planning.training import (
     HOUR,
     Training,
@@ -208,7 +208,11 @@ def _evaluation(
     stage.hours = stage.gpu_hours / stage.gpus
     stage.storage = pictures * image_bytes(generator, known)
     if "oracle" in options.systems:
-        for what, count, shown in (("plans", items, 0.5), ("critiques", steps * tries, 2.0)):
+        work: tuple[tuple[What, float, float], ...] = (
+            ("plans", items, 0.5),
+            ("critiques", steps * tries, 2.0),
+        )
+        for what, count, shown in work:
             stage.calls += calls_of("evaluate", what, count, settings, known, seen, pictures=shown)
 
 

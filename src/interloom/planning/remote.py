@@ -145,11 +145,12 @@ def data_calls(
         banks = len(taxonomy.load().banks)
         found += calls_of("prompts", "words", banks, settings, known, seen)
     edited = known.data.edited_share.value
-    for what, count, pictures in (
+    work: tuple[tuple[What, float, float], ...] = (
         ("plans", amounts.requests, settings.prompts.picture_share),
         ("critiques", amounts.attempts, 2.0),
         ("pictures", amounts.weak, edited),
-    ):
+    )
+    for what, count, pictures in work:
         found += calls_of("trajectories", what, count, settings, known, seen, pictures=pictures)
     found += calls_of(
         "critic-data", "scores", amounts.attempts, settings, known, seen, pictures=2.0
