@@ -65,13 +65,13 @@ def export(settings: Settings, root: Path, folder: Path) -> Exported:
     lost: Counter[str] = Counter()
     kept: list[dict[str, Any]] = []
     for row, verdict in _judged_rows(settings, root, lost):
-        reviewed = review(row, verdict, teacher)
-        reason = "no right words" if reviewed is None else None
+        taught = review(row, verdict, teacher)
+        reason = "no right words" if taught is None else None
         reason = reason or critic_data.exclusion(row, seen, held_out)
-        if reviewed is None or reason is not None:
+        if taught is None or reason is not None:
             lost[reason or ""] += 1
             continue
-        kept.append(reviewed)
+        kept.append(taught)
     rows: list[dict[str, Any]] = []
     for row, score in critic_data.score_rows(kept, judge):
         if isinstance(score, Failure):
