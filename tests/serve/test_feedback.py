@@ -14,7 +14,7 @@ from data_project import DATA_STAGES, Project, play_generators, small_settings
 from served import ROOT, pipeline
 from typer.testing import CliRunner
 
-from interloom.construct import store
+from interloom.construct import critic_data, store
 from interloom.digests import digest
 from interloom.errors import InterloomError
 from interloom.serve import feedback
@@ -164,6 +164,9 @@ def _train(root: Path, tiny_vlm: Path) -> list[dict[str, Any]]:
     numbers = json.loads((root / "metrics/critic-data.json").read_text())
     rows = list(store.read_rows(path))
     assert numbers["feedback_rows"] == sum(row["id"].startswith("feedback/") for row in rows)
+    # A few of the others suffice to train.
+    some = [row for place, row in enumerate(rows) if row["id"].startswith("feedback/") or place < 8]
+    store.write_table(path, some, critic_data.critic_schema(), store.about(path))
     _train_critic(root, tiny_vlm)
     return rows
 

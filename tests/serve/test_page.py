@@ -282,7 +282,8 @@ def test_texts_and_edges_stand_out(start, page, scheme: str):
     assert weak == [], weak
     small = page.evaluate(
         """() => [...document.querySelectorAll("button, input, select, textarea, summary")]
-            .filter((one) => one.checkVisibility() && one.id !== "files" && !one.closest(".tries li"))
+            .filter((one) => one.checkVisibility() && one.id !== "files")
+            .filter((one) => !one.closest(".tries li"))
             .filter((one) => one.getBoundingClientRect().height < 44)
             .map((one) => one.outerHTML)"""
     )
