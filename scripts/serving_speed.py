@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,10 +122,9 @@ async def load(
     limits = httpx.Limits(max_connections=clients)
     async with httpx.AsyncClient(base_url=server.url, timeout=600, limits=limits) as http:
         asking = asyncio.gather(*(client(number, http) for number in range(clients)))
-        try:
+        # What is called off here waits in a queue for many times as long.
+        with suppress(TimeoutError):
             await asyncio.wait_for(asking, None if to_the_end else seconds)
-        except TimeoutError:
-            pass  # what is called off here waits in a queue for many times as long
     counted = [images for end, _, images in done if first < end <= last]
     took = [one for _, one, _ in done]
     return {
