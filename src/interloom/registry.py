@@ -66,7 +66,7 @@ def run(settings: Settings, stage: StageRun) -> None:
         Part(names.critic_name, "critic", {"critic": critic}, critic_example()),
         Part(names.model_name, "pipeline", folders, request_example()),
     ]
-    tags = tags_of(stage) | training_runs(settings, stage)
+    tags = tags_of(stage) | training_runs(stage)
     card = model_card(settings, stage, tags)
     config = {
         "dialogue": models.dialogue,
@@ -240,7 +240,7 @@ def tags_of(stage: StageRun) -> dict[str, str]:
     return tags | {name.removeprefix("mlflow."): found[name] for name in kept}
 
 
-def training_runs(settings: Settings, stage: StageRun) -> dict[str, str]:
+def training_runs(stage: StageRun) -> dict[str, str]:
     """The MLflow run that made each trained model, by a tag's name; the last one if there are more.
 
     It is the run whose output has the model's digest. A model that was trained elsewhere, and came
@@ -248,9 +248,7 @@ def training_runs(settings: Settings, stage: StageRun) -> dict[str, str]:
     """
     if stage.run_id is None:
         return {}
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(tracking_uri=tracking_uri(settings.tracking, Path.cwd()))
+    client = _client()
     experiment = client.get_run(stage.run_id).info.experiment_id
     made: dict[str, str] = {}
     for name in TRAINED:
@@ -308,10 +306,7 @@ def enter(
 
     A version that this run has made already (before a kill) is not made twice.
     """
-    from mlflow.tracking import MlflowClient
-
-    uri = tracking_uri(load_settings().tracking, Path.cwd())
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client = _client()
     made: dict[str, str] = {}
     for part in parts:
         place = f"models/{part.name}"
@@ -322,6 +317,14 @@ def enter(
     for name, version in made.items():
         client.set_model_version_tag(names.model_name, made[names.model_name], name, version)
     return made
+
+
+def _client() -> Any:
+    """Of the project's MLflow, which is none of the stage's own settings."""
+    from mlflow.tracking import MlflowClient
+
+    uri = tracking_uri(load_settings().tracking, Path.cwd())
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def _version(
