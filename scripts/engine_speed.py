@@ -1,11 +1,13 @@
 """What the serving engine makes of calls of given lengths, on any machine, however busy.
 
-    python scripts/engine_speed.py [--clients 32] [--planner 1.1+0.125 …] [--scale 0.1]
+    python scripts/engine_speed.py --measure
+    python scripts/engine_speed.py [--clients 32] [--planner 1.1+0.125 …] [--scale 0.3]
 
 Planner, generator and critic sleep instead of working: a call for n requests takes ``a + b·n``
-seconds, and those of the two threads overlap, as on devices of their own. The defaults are
-processor seconds of the shipped miniatures (docs/serving.md). The engine is the real one, and so
-are the requests' ways through it: plans of three to six steps, 30 % of the pictures sent back.
+seconds, and those of the two threads overlap, as on devices of their own. `--measure` first finds
+a and b for the shipped miniatures, in processor seconds of calls for 1 and for 16, so that other
+work on the machine does not count. The engine is the real one, and so are the requests' ways
+through it: plans of three to six steps, 30 % of the pictures sent back.
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ import random
 import statistics
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from serving_speed import ROOT, rehearsed
 
 from interloom.images import white
 from interloom.records import Critique, Plan, Request, Step
@@ -29,6 +33,7 @@ from interloom.serve.pipeline import Pipeline
 
 PICTURE = white(16, 16)
 SENT_BACK = 0.3
+MANY = 16
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,57 @@ class Cost:
     def sleep(self, items: int, scale: float) -> None:
         """Take as long as a call for so many items."""
         time.sleep(scale * (self.call + self.item * items))
+
+
+def measured() -> dict[str, Cost]:
+    """What calls of `rehearsed_pipeline.py` cost here, with one thread."""
+    import torch
+
+    from interloom.benchmarks import pocket_ueval
+    from interloom.serve.pipeline import WARM_UP, load
+    from interloom.settings import load_settings
+
+    torch.set_num_threads(1)
+    pipeline = load(rehearsed(), load_settings(ROOT / "params.yaml"), ROOT)
+    (generator,) = pipeline.generators.values()
+    assert pipeline.critic is not None
+    texts = [r for r in pocket_ueval.requests(64, 7) if not r.images]
+    first = texts[1]
+
+    def jobs(count: int) -> list[GenerationJob]:
+        return [GenerationJob(prompt=WARM_UP, seed=seed) for seed in range(count)]
+
+    def cases(count: int) -> list[CritiqueCase]:
+        pictures = [picture for picture in drawn[:count] if isinstance(picture, bytes)]
+        return [
+            CritiqueCase(before=None, after=picture, prompt=WARM_UP, used_prompt=WARM_UP)
+            for picture in pictures
+        ]
+
+    drawn = generator.generate(jobs(MANY))
+    calls: dict[str, Callable[[int], object]] = {
+        # One request many times: the length of the plan stays the same.
+        "planner": lambda count: pipeline.planner.plan([first] * count),
+        "generator": lambda count: generator.generate(jobs(count)),
+        "critic": lambda count: pipeline.critic.critique(cases(count)),  # type: ignore[union-attr]
+    }
+    found = {}
+    for role, call in calls.items():
+        call(1)  # warm
+        one, many = (_processor_seconds(call, count) for count in (1, MANY))
+        item = max(0.0, (many - one) / (MANY - 1))
+        found[role] = Cost(max(0.0, one - item), item)
+        print(f"{role}: a call for 1 {one:.3f} s, for {MANY} {many:.3f} s", flush=True)
+    return found
+
+
+def _processor_seconds(call: Callable[[int], object], count: int) -> float:
+    took = []
+    for _ in range(2):
+        began = time.process_time()
+        call(count)
+        took.append(time.process_time() - began)
+    return min(took)
 
 
 @dataclass
@@ -122,15 +178,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="What the serving engine makes of calls of given lengths."
     )
+    parser.add_argument("--measure", action="store_true", help="find the costs here, first")
     parser.add_argument("--planner", type=Cost.read, default="1.1+0.125")
     parser.add_argument("--generator", type=Cost.read, default="0.04+0.021")
     parser.add_argument("--critic", type=Cost.read, default="0.43+0.024")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--slots", type=int, default=32)
     parser.add_argument("--requests", type=int, default=256)
-    parser.add_argument("--scale", type=float, default=0.1, help="seconds slept per second told")
+    parser.add_argument("--scale", type=float, default=0.3, help="seconds slept per second told")
     options = parser.parse_args()
     costs = {name: getattr(options, name) for name in ("planner", "generator", "critic")}
+    if options.measure:
+        costs = measured()
     alone, lone_rate = measure(costs, options.scale, 1, 1, 16)
     p50, rate = measure(costs, options.scale, options.clients, options.slots, options.requests)
     print(f"a lone client: p50 {alone:.2f} s, {lone_rate:.2f} requests/s")

@@ -254,7 +254,8 @@ def training_runs(stage: StageRun) -> dict[str, str]:
     for name in TRAINED:
         runs = client.search_runs(
             [experiment],
-            f"dataset.digest = '{digest(stage.dep(name))}' AND dataset.context = 'out'",
+            f"dataset.name = '{name}' AND dataset.digest = '{digest(stage.dep(name))}' "
+            "AND dataset.context = 'out'",
             order_by=["attributes.start_time DESC"],
             max_results=1,
         )
