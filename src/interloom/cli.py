@@ -7,12 +7,16 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from interloom.errors import InterloomError
+
+if TYPE_CHECKING:
+    from interloom.settings import Settings
+    from interloom.stages import StageSpec
 
 app = typer.Typer(
     name="interloom",
@@ -45,6 +49,7 @@ LAZY = {
     "study": ("interloom.study.commands", "Questions that take many trainings."),
     "pocket": ("interloom.pocket.commands", "The pocket world: train its miniatures, look at it."),
     "registry": ("interloom.promotion.commands", "Champion and challenger: judge, promote, undo."),
+    "cluster": ("interloom.cluster.commands", "Kubernetes: what would fail there."),
 }
 """Groups of commands that live elsewhere: name → (module with a typer ``app``, help)."""
 for _name, (_module, _help) in LAZY.items():
@@ -74,12 +79,15 @@ def run(
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Of `evaluate`: say its judge calls and their cost.")
     ] = False,
+    inputs: Annotated[
+        Path | None, typer.Option(hidden=True, help="In a pod: what the caller says of the files.")
+    ] = None,
 ) -> None:
-    """Run one stage here and now, whether it is stale or not (`dvc repro` asks DVC first)."""
+    """Run one stage now, whether it is stale or not (`dvc repro` asks DVC first): here, or in pods
+    if `cluster.stages` says so."""
     if estimate:
         _estimate(stage, params)
         return
-    from interloom.runner import run_stage
     from interloom.settings import load_settings
     from interloom.stages import cells, find_stage
 
@@ -88,8 +96,30 @@ def run(
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     root = _enter_project()
     settings = load_settings(params)
+    for name in settings.cluster.stages:
+        find_stage(name)
     for cell in cells(find_stage(stage), settings):
-        run_stage(cell, settings, root, track=track)
+        _run_cell(cell, settings, root, track, inputs)
+
+
+def _run_cell(
+    spec: StageSpec, settings: Settings, root: Path, track: bool, inputs: Path | None
+) -> None:
+    from interloom.runner import run_stage
+
+    if settings.cluster.runs(spec.family):
+        from interloom.cluster.executor import run_on_cluster
+
+        run_on_cluster(spec, settings, root, track=track)
+    elif inputs is not None:
+        from interloom.cluster.data import Inputs
+
+        given = Inputs.read(inputs)
+        # On a shared volume the outputs are safe when they stand in place.
+        keep = given.kind == "dvc"
+        run_stage(spec, settings, root, track=track, inputs=given.files, keep_work=keep)
+    else:
+        run_stage(spec, settings, root, track=track)
 
 
 def _estimate(stage: str, params: Path) -> None:
@@ -233,6 +263,29 @@ def cost(
 
 
 @app.command()
+def plan(
+    profile: Annotated[
+        str | None, typer.Option(help="A file in profiles/; the active params if not given.")
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(help="Rows of planner, critic SFT and critic RL: N,N,N, or `published`."),
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Another file of figures, see --figures.")
+    ] = None,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Show what the estimates rest on.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """What a lifecycle would take: GPU-hours, memory, storage, API calls and money."""
+    from interloom.planning.commands import tell
+
+    typer.echo(tell(_enter_project(), profile, rows, calibration, figures=figures, as_json=as_json))
+
+
+@app.command()
 def lineage(
     model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
     restore: Annotated[
@@ -278,12 +331,15 @@ def serve(
         typer.Option(help="Of a system: generator, generator_weak, or both, to choose from."),
     ] = None,
     log_texts: Annotated[bool, typer.Option(help="Write requests' texts to the log.")] = False,
+    keys: Annotated[
+        str | None, typer.Option(help="File of API keys instead of the one of serving.keys.")
+    ] = None,
     params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
 ) -> None:
     """Serve a pipeline: OpenAI's Responses API, MLflow's /invocations and a page, until Ctrl-C."""
     from interloom.serve.commands import run_server
 
-    run_server(_enter_project(), params, model, host, port, generator or [], log_texts)
+    run_server(_enter_project(), params, model, host, port, generator or [], log_texts, keys)
 
 
 @app.command()
@@ -298,12 +354,15 @@ def serve_generator(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(help="Port.")] = 8100,
+    keys: Annotated[
+        str | None, typer.Option(help="File of API keys instead of the one of serving.keys.")
+    ] = None,
     params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
 ) -> None:
     """Serve an image generator: OpenAI's Images API, for the backend `http`, until Ctrl-C."""
     from interloom.serve.commands import run_generator
 
-    run_generator(_enter_project(), params, generator, model, host=host, port=port)
+    run_generator(_enter_project(), params, generator, model, keys, host=host, port=port)
 
 
 @app.command()
@@ -320,16 +379,16 @@ def serve_key(
 
 @feedback_app.command("export")
 def feedback_export(
-    out: Annotated[Path, typer.Argument(help="Parquet file to write.")] = Path(
-        "feedback/critic.parquet"
-    ),
+    folder: Annotated[
+        Path, typer.Argument(help="Folder to write to; the file is named after its content.")
+    ] = Path("feedback"),
     track: Annotated[bool, typer.Option(help="Have DVC track the file.")] = True,
     params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
 ) -> None:
     """Turn the feedback in MLflow's traces into critic data, as training reads it."""
     from interloom.serve.commands import export_feedback
 
-    typer.echo("\n".join(export_feedback(_enter_project(), params, out, track)))
+    typer.echo("\n".join(export_feedback(_enter_project(), params, folder, track)))
 
 
 @app.command()

@@ -63,16 +63,6 @@ def loader(
             max_image_pixels=models.max_image_pixels,
         )
 
-    def chat(model: str, max_new_tokens: int) -> ChatModel:
-        loaded = load(model)
-        return ChatModel(
-            loaded.model,
-            loaded.processor,
-            name=model,
-            batch_size=options.batch_size,
-            max_new_tokens=max_new_tokens,
-        )
-
     @functools.cache
     def oracle() -> Teacher:
         return cast.teacher(teacher, remotes, cache, perfect=True)
@@ -84,7 +74,7 @@ def loader(
             return oracle()
         if name not in MODELS:
             return cast.chat(*_remote(name), teacher, remotes)
-        talker = chat(name, options.planner_max_new_tokens)
+        talker = load(name).as_another(name, options.planner_max_new_tokens)
         agent = ModelPlanner(talker, models.dialogue, retries=options.answer_retries)
         return CachedPlanner(agent, cache) if cache else agent
 
@@ -95,7 +85,7 @@ def loader(
             return oracle()
         if name not in MODELS:
             return cast.chat(*_remote(name), teacher, remotes)
-        talker = chat(name, options.critic_max_new_tokens)
+        talker = load(name).as_another(name, options.critic_max_new_tokens)
         agent = ModelCritic(talker, models.dialogue, retries=options.answer_retries)
         return CachedCritic(agent, cache) if cache else agent
 
