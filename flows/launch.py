@@ -149,11 +149,13 @@ def launch(
     with prefect_server(root) as url:
         from flows.lifecycle import lifecycle
         from flows.stage import display
-        from interloom.stages import wanted_stages
+        from interloom.settings import load_settings
+        from interloom.stages import all_cells, wanted_stages
 
         if live:
             print(f"Prefect shows this lifecycle at {url} while it runs")
-            display.open(wanted_stages(from_stage, only))
+            settings = load_settings(root / "params.yaml")
+            display.open(all_cells(wanted_stages(from_stage, only), settings))
         error: BaseException | None = None
         result: Any = None
         try:

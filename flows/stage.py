@@ -34,7 +34,7 @@ from flows.display import Display
 from interloom.errors import InterloomError
 from interloom.progress import Report, from_event
 from interloom.settings import OrchestrationSettings, load_settings
-from interloom.stages import StageSpec, find_stage, upstream
+from interloom.stages import StageSpec, all_cells, find_stage, upstream
 from interloom.tracking import this_process
 
 PROGRESS_SECONDS = 2.0
@@ -104,14 +104,17 @@ def project_folder(project: str | None) -> Path:
 def run_stages(names: Sequence[str], plan: Plan) -> dict[str, str]:
     """Run the stages in the order of their graph; what came of each, by name.
 
-    Stages that do not need each other run side by side, at most ``plan.parallel`` at once. After a
-    failure those that do not need the failed one still run; then its error is raised.
+    A matrix's cells are run each by itself. Stages that do not need each other run side by side, at
+    most ``plan.parallel`` at once. After a failure those that do not need the failed one still run;
+    then its error is raised.
     """
     runner = ThreadPoolTaskRunner(max_workers=plan.parallel)
+    cells = all_cells(names, load_settings(plan.root / "params.yaml"))
     futures: dict[str, PrefectFuture[Any]] = {}
     with runner:
-        for name in names:
-            before = [futures[up.name] for up in upstream(find_stage(name)) if up.name in futures]
+        for name in cells:
+            above = {up.name for up in upstream(find_stage(name))}
+            before = [known for cell, known in futures.items() if cell.partition("@")[0] in above]
             run = stage_task.with_options(
                 name=name,
                 task_run_name=name,

@@ -31,6 +31,8 @@ MACHINERY = frozenset(
 )
 """Modules of the package that run stages, record them and talk to the user."""
 TEXTS = {
+    "interloom.benchmarks.geneval": "benchmarks/geneval_prompts",
+    "interloom.benchmarks.judging": "benchmarks/judge_texts",
     "interloom.construct.gallery": "construct/pages",
     "interloom.construct.taxonomy": "construct/taxonomy",
     "interloom.dialogue": "dialogue_texts",

@@ -267,9 +267,10 @@ def training_runs(stage: StageRun) -> dict[str, str]:
 def model_card(settings: Settings, stage: StageRun, tags: Mapping[str, str]) -> str:
     """The model card: training runs, data, benchmark table, limits."""
     from interloom.benchmarks.report import markdown
+    from interloom.benchmarks.report_page import judge_line
 
     summary = json.loads((stage.dep("evaluation") / "summary.json").read_text(encoding="utf-8"))
-    table = markdown(summary, settings.seed).split("\n", 2)[2]
+    table = markdown(summary).split("\n", 2)[2]
     generator = settings.models.generator_named(settings.evaluate.generator).model
     lines = [
         "# interloom: planner, critic and pipeline",
@@ -285,8 +286,8 @@ def model_card(settings: Settings, stage: StageRun, tags: Mapping[str, str]) -> 
         table,
         "## Limits",
         "",
-        "The judge that scored the training data also graded the benchmarks. One training seed; "
-        "intervals are over items. The pocket profile speaks the pocket world's language alone.",
+        f"{judge_line(summary)} One training seed; intervals are over items. The pocket profile "
+        "speaks the pocket world's language alone.",
         "",
     ]
     return "\n".join(lines)

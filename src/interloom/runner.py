@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -92,6 +92,15 @@ class StageRun:
         """The stage's name."""
         return self._spec.name
 
+    @property
+    def value(self) -> str:
+        """What this cell of a matrix is for; empty in other stages."""
+        return self._spec.value
+
+    def digest_of(self, dep: str) -> str:
+        """Digest of the declared dependency."""
+        return digest(self.dep(dep), self._root / MEMORY)
+
     def dep(self, name: str) -> Path:
         """The declared dependency ``name`` (an output of an earlier stage, or shipped data)."""
         if name not in self._spec.deps:
@@ -127,6 +136,11 @@ class StageRun:
         """A file or folder for the MLflow run, copied as it is now."""
         if self._recorder is not None:
             self._recorder.artifact(path, folder)
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A table for the MLflow run, all rows with the same columns."""
+        if self._recorder is not None:
+            self._recorder.table(name, rows)
 
     def trace(self, span: Span, tags: Mapping[str, str]) -> None:
         """A tree of spans for the MLflow run's traces."""

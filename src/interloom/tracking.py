@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -172,6 +172,11 @@ class Recorder:
         else:
             shutil.copy2(path, copy)
         self._write("artifact", path=str(copy), folder=folder)
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A table of the run, all rows with the first one's columns."""
+        columns = {column: [row[column] for row in rows] for column in (rows[0] if rows else ())}
+        self._write("table", name=name, columns=columns)
 
     def trace(self, span: Span, tags: Mapping[str, str]) -> None:
         """A tree of spans for the run's traces; its pictures become attachments."""
