@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from interloom.errors import InterloomError
+from interloom.errors import InterloomError, machine_fault
 
 app = typer.Typer(
     name="interloom",
@@ -347,6 +347,12 @@ def main(before: Sequence[str] = ()) -> None:
         app([*before, *sys.argv[1:]])
     except InterloomError as error:
         print(f"interloom: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        fault = machine_fault(error)
+        if fault is None:
+            raise
+        print(f"interloom: {fault}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -37,7 +37,7 @@ from interloom.backends.ledger import LEDGER
 from interloom.cache import CACHE
 from interloom.code import code_of
 from interloom.digests import digest
-from interloom.errors import InterloomError
+from interloom.errors import InterloomError, machine_fault
 from interloom.progress import Bar, clock
 from interloom.seeding import seed_everything
 from interloom.settings import Settings
@@ -78,14 +78,14 @@ class StageRun:
         What is kept here must be found by its whole question (model, messages, settings), as
         nothing else tells old answers from new ones.
         """
-        folder = self._root / CACHE / self.name
+        folder = dvc_state.home(self._root) / CACHE / self.name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     @property
     def ledger(self) -> Path:
         """File in which the costs of remote calls are written down."""
-        return self._root / LEDGER
+        return dvc_state.home(self._root) / LEDGER
 
     @property
     def name(self) -> str:
@@ -149,10 +149,11 @@ def run_stage(spec: StageSpec, settings: Settings, root: Path, *, track: bool = 
     """Run one stage in the project folder ``root``.
 
     Raises ``InterloomError`` for missing inputs, a missing body or a body that left an output out;
-    whatever the body raises passes through. In every such case the old outputs stand untouched.
+    for a full disk, missing rights and damaged inputs; whatever else the body raises passes
+    through. In every such case the old outputs stand untouched.
     """
     started = time.monotonic()
-    with _lock(root, spec.name), _signals():
+    with _plain_words(spec.name, root), _lock(root, spec.name), _signals():
         inputs = _inputs(spec, root)
         params = {"seed": settings.seed, **_sections(spec, settings)}
         key = _key(spec, params, inputs)
@@ -181,8 +182,9 @@ def run_stage(spec: StageSpec, settings: Settings, root: Path, *, track: bool = 
             else:
                 body = _body(spec)
                 seed_everything(settings.seed)
-                body(_only(settings, spec), stage)
-                _check_all_written(spec, root, aside)
+                with _plain_words(spec.name, root, inputs):
+                    body(_only(settings, spec), stage)
+                    _check_all_written(spec, root, aside)
                 _note_products(spec, aside, recorder)
             digests = finish(root, aside)
         except BaseException as error:
@@ -359,6 +361,32 @@ def _signals() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _plain_words(name: str, root: Path, inputs: tuple[DataFile, ...] = ()) -> Iterator[None]:
+    """Say in one line what the user must mend, where the cause is the machine or a broken input."""
+    try:
+        yield
+    except InterloomError:
+        raise
+    except Exception as error:
+        fault = machine_fault(error)
+        if fault is not None:
+            free = shutil.disk_usage(root).free / 2**20
+            raise InterloomError(
+                f"stage {name}: {fault}; {free:.0f} MiB are free in {root}. Once that is mended, "
+                "run it again: it goes on from its last checkpoint"
+            ) from error
+        wrong = dvc_state.changed(root, {item.path: item.md5 for item in inputs})
+        if not wrong:
+            raise
+        listed = "; ".join(f"{path}: `{command}`" for path, command in wrong.items())
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InterloomError(
+            f"stage {name} failed ({reason}), and it read what DVC knows with another content. "
+            f"If nobody meant to change it, put it back: {listed}"
+        ) from error
 
 
 def _watch_parents() -> None:

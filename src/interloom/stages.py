@@ -31,7 +31,7 @@ class StageSpec:
     metrics: Mapping[str, str] = field(default_factory=dict)
     """JSON files of numbers, kept in git."""
     plots: Mapping[str, str] = field(default_factory=dict)
-    """CSV files with a header, or drawings."""
+    """CSV files with a header, or drawings; how `dvc plots` draws them is said by their names."""
 
     @property
     def products(self) -> dict[str, str]:
@@ -55,6 +55,12 @@ CURVES = {
 }
 EVALUATION = {"evaluation": "outputs/evaluation"}
 REPORT = {"report": "reports"}
+DRAWN: Mapping[str, Mapping[str, str]] = {
+    "yield": {"template": "yields", "x": "rows", "y": "step"},
+    "curve": {"template": "curves", "x": "step", "y": "value"},
+    "scores": {"template": "scores", "x": "system", "y": "score"},
+}
+"""How `dvc plots` draws the CSV files: by a template in ``.dvc/plots``, as each has one row a value."""
 
 STAGES: tuple[StageSpec, ...] = (
     StageSpec(
@@ -221,5 +227,6 @@ def _dvc_stage(spec: StageSpec, code: tuple[str, ...]) -> dict[str, Any]:
     if spec.metrics:
         entry["metrics"] = [{path: {"cache": False}} for path in sorted(spec.metrics.values())]
     if spec.plots:
-        entry["plots"] = sorted(spec.plots.values())
+        plots = sorted((path, name) for name, path in spec.plots.items())
+        entry["plots"] = [{path: dict(DRAWN[n])} if n in DRAWN else path for path, n in plots]
     return entry

@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from interloom.dvc_state import home
 from interloom.errors import InterloomError
 from interloom.settings import TrackingSettings
 
@@ -117,7 +118,7 @@ def lifecycle_owner() -> Process | None:
 def tracking_uri(settings: TrackingSettings, root: Path) -> str:
     """Where runs go: the environment's ``MLFLOW_TRACKING_URI``, else the setting.
 
-    A relative SQLite path is taken from the project folder. For PostgreSQL the driver is named,
+    A relative SQLite path is taken from the project folder (``dvc_state.home``). For PostgreSQL the driver is named,
     because the installed one is psycopg2 and SQLAlchemy 2.1 takes ``postgresql://`` for psycopg 3.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or settings.uri
@@ -126,7 +127,7 @@ def tracking_uri(settings: TrackingSettings, root: Path) -> str:
             return "postgresql+psycopg2://" + uri.removeprefix(plain)
     scheme = "sqlite:///"
     if uri.startswith(scheme) and not uri.startswith(scheme + "/"):
-        return scheme + str(root / uri.removeprefix(scheme))
+        return scheme + str(home(root) / uri.removeprefix(scheme))
     return uri
 
 
@@ -270,6 +271,7 @@ def open_recorder(
     owner = lifecycle_owner()
     start = {
         "event": "start",
+        "root": str(root.resolve()),
         "time": time.time(),
         "process": asdict(this_process()),
         "owner": asdict(owner or this_process()),
@@ -283,11 +285,12 @@ def open_recorder(
     }
     # The tracker sees folders that end in the host's name, so this one appears when it is whole.
     name = f"{time.time():.3f}-{stage}-{uuid.uuid4().hex[:8]}"
-    fresh = root / SPOOL / f"{name}.new"
+    project = home(root)
+    fresh = project / SPOOL / f"{name}.new"
     fresh.mkdir(parents=True)
     (fresh / "events.jsonl").write_text(json.dumps(start) + "\n", encoding="utf-8")
     folder = fresh.rename(fresh.with_name(f"{name}-{socket.gethostname()}"))
-    return Recorder(folder, root)
+    return Recorder(folder, project)
 
 
 def send_kept(root: Path) -> str:
