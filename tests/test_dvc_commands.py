@@ -24,7 +24,8 @@ def finished(project_template: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def mine(finished: Path, tmp_path: Path) -> Project:
-    return Project(Path(shutil.copytree(finished, tmp_path / "project", symlinks=True)), ENVIRONMENT)
+    root = shutil.copytree(finished, tmp_path / "project", symlinks=True)
+    return Project(root, ENVIRONMENT)
 
 
 def commit(project: Project) -> None:
@@ -89,8 +90,8 @@ def test_experiment_in_a_copy_is_recorded_in_the_project(mine: Project) -> None:
 def test_plots_are_drawn_by_what_they_show(tmp_path: Path) -> None:
     """The real dvc.yaml: one bar a step, told apart by outcome, and two versions side by side."""
     project = Project(tmp_path / "project", ENVIRONMENT)
-    kept = ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/plots", "src")
-    for path in kept:
+    files = ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore", ".dvc/config")
+    for path in (*files, ".dvc/plots", "src"):
         (project.root / path).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (REPOSITORY / path).is_dir() else shutil.copy
         copy(REPOSITORY / path, project.root / path)

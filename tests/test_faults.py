@@ -7,14 +7,13 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_project.project import Project, stage_command
 
-from interloom import errors
-from interloom.errors import machine_fault
+from interloom.faults import machine_fault
+
 
 def complaint(done: subprocess.CompletedProcess[str]) -> str:
     """The one line that a user sees instead of a traceback."""
@@ -39,7 +38,7 @@ WRITERS = {
 @pytest.mark.parametrize("library", WRITERS)
 def test_a_full_disk_is_known_by_whatever_writes(library: str, project: Project) -> None:
     code = (
-        "from pathlib import Path\nfrom interloom.errors import machine_fault\n"
+        "from pathlib import Path\nfrom interloom.faults import machine_fault\n"
         f"try:\n    {WRITERS[library]}\n"
         "except Exception as error:\n    print(machine_fault(error), '|', repr(error))\n"
     )
@@ -56,14 +55,15 @@ def test_other_errors_are_not_the_machine() -> None:
     wrapped = RuntimeError("cannot save")
     wrapped.__cause__ = OSError(errno.EDQUOT, "Disk quota exceeded")
     assert machine_fault(wrapped) == "the disk is full"
-    assert errors.machine_fault(OSError(errno.EROFS, "Read-only file system", "x")) == (
+    assert machine_fault(OSError(errno.EROFS, "Read-only file system", "x")) == (
         "x may not be written or read (Read-only file system)"
     )
 
 
 def in_a_small_world(project: Project, mount: str, *command: str) -> Any:
     """Run a command with another file system mounted, which nobody else sees."""
-    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"]).returncode:
+    tried = ["unshare", "-rm", "true"]
+    if shutil.which("unshare") is None or subprocess.run(tried, check=False).returncode:
         pytest.skip("no user namespaces here")
     script = f'{mount} && exec "$@"'
     return project.run("unshare", "-rm", "sh", "-c", script, "sh", *command, check=False)
@@ -117,9 +117,7 @@ def test_damaged_shipped_data_is_named(project: Project) -> None:
     weights.unlink()
     weights.write_bytes(b"half")
     found = {"data/vlm": digest(project.root / "data/vlm")}
-    assert dvc_state.changed(project.root, found) == {
-        "data/vlm": "dvc checkout --force data.dvc"
-    }
+    assert dvc_state.changed(project.root, found) == {"data/vlm": "dvc checkout --force data.dvc"}
 
 
 def test_other_failures_keep_their_traceback(project: Project) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from interloom.errors import InterloomError, machine_fault
+from interloom.errors import InterloomError
 
 app = typer.Typer(
     name="interloom",
@@ -168,12 +168,20 @@ def lifecycle(
     from_stage: Annotated[str | None, typer.Option("--from", help="Start at this stage.")] = None,
     only: Annotated[str | None, typer.Option(help="Run just this stage.")] = None,
     force: Annotated[bool, typer.Option(help="Run stages even if they are up to date.")] = False,
+    timeout_minutes: Annotated[
+        float | None, typer.Option(help="For every stage; else as in `orchestration`.", min=0.01)
+    ] = None,
+    retries: Annotated[
+        int | None, typer.Option(help="For every stage; else as in `orchestration`.", min=0)
+    ] = None,
 ) -> None:
     """Run the whole lifecycle as a Prefect flow over the DVC stages."""
     root = _enter_project()
     from flows.launch import launch
 
-    raise typer.Exit(launch(root, profile=profile, from_stage=from_stage, only=only, force=force))
+    limits: dict[str, Any] = {"timeout_minutes": timeout_minutes, "retries": retries}
+    status = launch(root, profile=profile, from_stage=from_stage, only=only, force=force, **limits)
+    raise typer.Exit(status)
 
 
 @app.command()
@@ -349,6 +357,8 @@ def main(before: Sequence[str] = ()) -> None:
         print(f"interloom: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
+        from interloom.faults import machine_fault
+
         fault = machine_fault(error)
         if fault is None:
             raise

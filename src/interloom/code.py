@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent
 MACHINERY = frozenset(
     [
         *("atomic", "code", "digests", "provenance", "runner", "tracker", "tracking"),
-        *("errors", "params", "settings", "stages"),
+        *("dvc_state", "errors", "faults", "params", "settings", "stages"),
         *("cli", "doctor", "progress", "ui"),
     ]
 )

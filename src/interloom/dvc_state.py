@@ -53,8 +53,9 @@ def changed(root: Path, found: Mapping[str, str]) -> dict[str, str]:
     wrong = {p: notes[p][1] for p, md5 in found.items() if p in notes and notes[p][0] != md5}
     for file in sorted(root.glob("?*.dvc")):
         for out in (_read(file) or {}).get("outs", ()):
+            whole = root / out["path"]
             inside = [path for path in found if Path(path).is_relative_to(out["path"])]
-            if inside and (root / out["path"]).exists() and digest(root / out["path"]) != out["md5"]:
+            if inside and whole.exists() and digest(whole) != out["md5"]:
                 wrong |= dict.fromkeys(inside, f"dvc checkout --force {file.name}")
     return wrong
 

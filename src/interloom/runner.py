@@ -31,14 +31,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from interloom import dvc_state
+from interloom import dvc_state, images
 from interloom.atomic import declare_whole, finish, is_whole
 from interloom.backends.ledger import LEDGER
 from interloom.cache import CACHE
 from interloom.code import code_of
 from interloom.digests import digest
-from interloom.errors import InterloomError, machine_fault
-from interloom.progress import Bar, clock
+from interloom.errors import InterloomError
+from interloom.faults import told_plainly
+from interloom.progress import RUN_PREFIX, Bar, clock, flow_listens, to_picture
 from interloom.seeding import seed_everything
 from interloom.settings import Settings
 from interloom.stages import StageSpec, upstream
@@ -128,6 +129,14 @@ class StageRun:
         if self._recorder is not None:
             self._recorder.artifact(path, folder)
 
+    def picture(self, name: str, data: bytes) -> None:
+        """A small picture to look at while the lifecycle runs: in the Prefect and MLflow runs."""
+        path = self.work / f"{name}.png"
+        path.write_bytes(data)
+        self.artifact(path, "pictures")
+        if flow_listens():
+            print(to_picture(name, images.data_url(data)), flush=True)
+
     def trace(self, span: Span, tags: Mapping[str, str]) -> None:
         """A tree of spans for the MLflow run's traces."""
         if self._recorder is not None:
@@ -153,7 +162,7 @@ def run_stage(spec: StageSpec, settings: Settings, root: Path, *, track: bool = 
     through. In every such case the old outputs stand untouched.
     """
     started = time.monotonic()
-    with _plain_words(spec.name, root), _lock(root, spec.name), _signals():
+    with told_plainly(spec.name, root), _lock(root, spec.name), _signals():
         inputs = _inputs(spec, root)
         params = {"seed": settings.seed, **_sections(spec, settings)}
         key = _key(spec, params, inputs)
@@ -182,7 +191,7 @@ def run_stage(spec: StageSpec, settings: Settings, root: Path, *, track: bool = 
             else:
                 body = _body(spec)
                 seed_everything(settings.seed)
-                with _plain_words(spec.name, root, inputs):
+                with told_plainly(spec.name, root, {item.path: item.md5 for item in inputs}):
                     body(_only(settings, spec), stage)
                     _check_all_written(spec, root, aside)
                 _note_products(spec, aside, recorder)
@@ -309,6 +318,8 @@ def _close(
     complaint = recorder.close(status, error=error, outs=outs, metrics=numbers)
     if complaint:
         print(f"warning: {complaint}", file=sys.stderr, flush=True)
+    if recorder.sent is not None and flow_listens():
+        print(f"{RUN_PREFIX}{recorder.sent}", flush=True)
 
 
 def _status(error: BaseException) -> Status:
@@ -361,32 +372,6 @@ def _signals() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _plain_words(name: str, root: Path, inputs: tuple[DataFile, ...] = ()) -> Iterator[None]:
-    """Say in one line what the user must mend, where the cause is the machine or a broken input."""
-    try:
-        yield
-    except InterloomError:
-        raise
-    except Exception as error:
-        fault = machine_fault(error)
-        if fault is not None:
-            free = shutil.disk_usage(root).free / 2**20
-            raise InterloomError(
-                f"stage {name}: {fault}; {free:.0f} MiB are free in {root}. Once that is mended, "
-                "run it again: it goes on from its last checkpoint"
-            ) from error
-        wrong = dvc_state.changed(root, {item.path: item.md5 for item in inputs})
-        if not wrong:
-            raise
-        listed = "; ".join(f"{path}: `{command}`" for path, command in wrong.items())
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise InterloomError(
-            f"stage {name} failed ({reason}), and it read what DVC knows with another content. "
-            f"If nobody meant to change it, put it back: {listed}"
-        ) from error
 
 
 def _watch_parents() -> None:

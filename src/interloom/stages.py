@@ -60,7 +60,7 @@ DRAWN: Mapping[str, Mapping[str, str]] = {
     "curve": {"template": "curves", "x": "step", "y": "value"},
     "scores": {"template": "scores", "x": "system", "y": "score"},
 }
-"""How `dvc plots` draws the CSV files: by a template in ``.dvc/plots``, as each has one row a value."""
+"""How `dvc plots` draws the CSV files, which have one row a value: templates of ``.dvc/plots``."""
 
 STAGES: tuple[StageSpec, ...] = (
     StageSpec(

@@ -21,6 +21,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -118,8 +119,9 @@ def lifecycle_owner() -> Process | None:
 def tracking_uri(settings: TrackingSettings, root: Path) -> str:
     """Where runs go: the environment's ``MLFLOW_TRACKING_URI``, else the setting.
 
-    A relative SQLite path is taken from the project folder (``dvc_state.home``). For PostgreSQL the driver is named,
-    because the installed one is psycopg2 and SQLAlchemy 2.1 takes ``postgresql://`` for psycopg 3.
+    A relative SQLite path is taken from the project folder (``dvc_state.home``). For PostgreSQL the
+    driver is named, because the installed one is psycopg2 and SQLAlchemy 2.1 takes
+    ``postgresql://`` for psycopg 3.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or settings.uri
     for plain in ("postgresql://", "postgres://"):
@@ -152,6 +154,8 @@ class Recorder:
         self._folder, self._root = folder, root
         self._file = (folder / "events.jsonl").open("a", encoding="utf-8", buffering=1)
         self._artifacts = 0
+        self.sent: str | None = None
+        """The MLflow run, once all of it is written."""
         start_tracker(root)
 
     def metrics(self, values: Mapping[str, float], step: int | None) -> None:
@@ -211,7 +215,14 @@ class Recorder:
             metrics=dict(metrics or {}),
         )
         self._file.close()
-        return self._wait(lambda: not self._folder.exists(), timeout)
+        known = self._folder / "run_id"
+
+        def written() -> bool:
+            with suppress(FileNotFoundError):  # gone with the folder
+                self.sent = known.read_text(encoding="utf-8")
+            return not self._folder.exists()
+
+        return self._wait(written, timeout)
 
     def _wait(self, done: Callable[[], bool], timeout: float) -> str | None:
         """Wait for the tracker; a complaint if it has a problem, or is not done in time."""

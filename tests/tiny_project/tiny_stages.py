@@ -12,6 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+from PIL import Image
+
+from interloom import images
 from interloom.errors import InterloomError
 from interloom.runner import StageRun, run_stage
 from interloom.seeding import derive_seed
@@ -96,6 +99,7 @@ def squares(settings: Settings, stage: StageRun) -> None:
         "step,square\n" + "".join(f"{i},{v}\n" for i, v in enumerate(done))
     )
     stage.out("metrics").write_text(json.dumps({"sum": sum(done)}))
+    stage.picture("dot", images.to_png(Image.new("RGB", (8, 8), "red")))
     extra = stage.work / "note.txt"
     extra.write_text("an artifact")
     stage.artifact(extra, "notes")

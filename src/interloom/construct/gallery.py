@@ -27,6 +27,8 @@ Outcome = Literal["passed at once", "repaired", "never passed", "unjudged", "tex
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 SIDE = 384
 """Pixels of the longer side at which pictures are shown at most."""
+FRAMES = {"pass": "#28a248", "fail": "#d7262d", "": "grey"}
+"""Colours by verdict."""
 SUCCESS = "attempts.list.element.list.element.success"
 """The judgments of a shard, without its pictures."""
 
@@ -156,6 +158,26 @@ def write(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page(list(store.read_chosen(folder, ids)), title, marks), encoding="utf-8")
     return out
+
+
+def strip(trajectory: Trajectory, side: int = 192) -> bytes:
+    """A sequence as one PNG: the last given picture, then what each step ended with.
+
+    Green frames passed the critic, red ones did not; ``side`` is that of each picture, in pixels.
+    """
+    from PIL import Image, ImageOps
+
+    shown = [(picture, "grey") for picture in trajectory.request.images[-1:]]
+    for trace in trajectory.steps:
+        drawn = [attempt for attempt in trace.attempts if attempt.image is not None]
+        last = trace.accepted or (drawn[-1] if drawn else None)
+        if last is not None and last.image is not None:
+            shown.append((last.image, FRAMES[_verdict(last)[0]]))
+    sheet = Image.new("RGB", (max(1, len(shown)) * (side + 8), side + 8), "white")
+    for number, (picture, frame) in enumerate(shown):
+        small = ImageOps.pad(images.from_bytes(picture), (side - 8, side - 8), color="white")
+        sheet.paste(ImageOps.expand(small, 4, frame), (number * (side + 8) + 4, 4))
+    return images.to_png(sheet)
 
 
 def url_of(picture: bytes) -> str:
