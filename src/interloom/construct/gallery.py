@@ -6,7 +6,7 @@ One self-contained page, with a filter by category and outcome. Large pictures a
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import zip_longest
@@ -132,18 +132,16 @@ def sequence(trajectory: Trajectory, title: str, marks: Marks | None = None) -> 
 def page(trajectories: Sequence[Trajectory], title: str, marks: Marks | None = None) -> str:
     """The page of all of them."""
     categories = {one.request.category for one in trajectories}
-    outcomes = {outcome(one) for one in trajectories}
-    articles = [
-        sequence(one, f"{one.request.id}: {one.request.category}, {outcome(one)}", marks)
-        for one in trajectories
-    ]
+    articles = [sequence(one, one.request.id, marks) for one in trajectories]
+    endings = Counter(outcome(one) for one in trajectories)
     return (
         _pages()
         .get_template("gallery.html")
         .render(
             title=title,
             categories=sorted(categories),
-            outcomes=[name for name in OUTCOMES if name in outcomes],
+            outcomes=[name for name in OUTCOMES if name in endings],
+            shares=[(name, endings[name]) for name in OUTCOMES if name in endings],
             number=len(articles),
             articles=Markup("\n".join(articles)),
         )
@@ -158,6 +156,11 @@ def write(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page(list(store.read_chosen(folder, ids)), title, marks), encoding="utf-8")
     return out
+
+
+def style() -> str:
+    """What ``sequence`` needs of a page's style sheet."""
+    return _pages().get_template("sequence.css").render()
 
 
 def strip(trajectory: Trajectory, side: int = 192) -> bytes:
@@ -195,5 +198,10 @@ def _verdict(attempt: Attempt) -> tuple[str, str]:
 @cache
 def _pages() -> Environment:
     pages = Environment(loader=PackageLoader("interloom.construct", "pages"), autoescape=True)
-    pages.filters |= {"url": url_of, "caption": caption_of, "verdict": _verdict}
+    pages.filters |= {
+        "url": url_of,
+        "caption": caption_of,
+        "verdict": _verdict,
+        "slug": lambda words: words.replace(" ", "-"),
+    }
     return pages
