@@ -181,7 +181,13 @@ def run_stage(spec: StageSpec, settings: Settings, root: Path, *, track: bool = 
                     "interloom.resumed": str(resumed).lower()}  # fmt: skip
             flat = {"profile": settings.profile, **flatten(params)}
             recorder = open_recorder(
-                root, settings.tracking, stage=spec.name, params=flat, inputs=inputs, tags=tags
+                root,
+                settings.tracking,
+                stage=spec.name,
+                summary=spec.summary,
+                params=flat,
+                inputs=inputs,
+                tags=tags,
             )
         stage = StageRun(spec, root, work, aside, recorder)
         try:

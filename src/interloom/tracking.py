@@ -273,11 +273,15 @@ def open_recorder(
     settings: TrackingSettings,
     *,
     stage: str,
+    summary: str,
     params: Mapping[str, Any],
     inputs: tuple[DataFile, ...],
     tags: Mapping[str, str],
 ) -> Recorder:
     """Begin the record of a stage execution; ``params`` are flat, ``inputs`` what it reads."""
+    note = f"{summary[:1].upper()}{summary[1:]}."
+    if url := os.environ.get("INTERLOOM_FLOW_RUN_URL"):
+        note += f"\n\n[Flow run in Prefect]({url})"
     found = {tag: os.environ[name] for name, tag in VARIABLE_TAGS.items() if name in os.environ}
     owner = lifecycle_owner()
     start = {
@@ -292,7 +296,7 @@ def open_recorder(
         "experiment": settings.experiment,
         "params": dict(params),
         "inputs": [asdict(item) for item in inputs],
-        "tags": {**found, **tags},
+        "tags": {"mlflow.note.content": note, **found, **tags},
     }
     # The tracker sees folders that end in the host's name, so this one appears when it is whole.
     name = f"{time.time():.3f}-{stage}-{uuid.uuid4().hex[:8]}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
 from interloom import images
@@ -70,6 +71,8 @@ def load_model(
     try:
         model = Qwen3VLForConditionalGeneration.from_pretrained(path, dtype=_dtype(dtype))
         return model.to(device).eval()  # type: ignore[arg-type]
+    except SafetensorError as error:
+        raise InterloomError(f"{path}: the weights are damaged ({error}); fetch them again") from error
     except torch.OutOfMemoryError as error:
         raise InterloomError(f"{path} does not fit on {device} as {dtype}: {error}") from error
 
