@@ -105,6 +105,16 @@ def test_cost(tmp_path: Path) -> None:
 
 def test_doctor_says_what_is_there_and_what_is_disabled() -> None:
     done = interloom("doctor")
-    for word in ("packages", "params", "disk", "data", "mlflow", "prefect", "gemini", "gpu"):
+    for word in (
+        "packages",
+        "params",
+        "disk",
+        "data",
+        "remote",
+        "mlflow",
+        "prefect",
+        "gemini",
+        "gpu",
+    ):
         assert word in done.stdout
     assert "not used by this profile" in done.stdout or "is set" in done.stdout

@@ -72,7 +72,9 @@ def load_model(
         model = Qwen3VLForConditionalGeneration.from_pretrained(path, dtype=_dtype(dtype))
         return model.to(device).eval()  # type: ignore[arg-type]
     except SafetensorError as error:
-        raise InterloomError(f"{path}: the weights are damaged ({error}); fetch them again") from error
+        raise InterloomError(
+            f"{path}: the weights are damaged ({error}); fetch them again"
+        ) from error
     except torch.OutOfMemoryError as error:
         raise InterloomError(f"{path} does not fit on {device} as {dtype}: {error}") from error
 
