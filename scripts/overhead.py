@@ -102,6 +102,16 @@ def main() -> None:
 
 def fixed_costs() -> dict[str, Took]:
     """Seconds per stage that does nothing, each way, and what single parts take."""
+    figures: dict[str, Took] = {}
+
+    def note(name: str, took: Took, stages: int = 1) -> None:
+        figures[name] = took.each(stages)
+        each = " per stage" if stages > 1 else ""
+        clock, processor = figures[name]
+        print(f"  {clock:5.2f} s  {processor:5.2f} s  {name}{each}", flush=True)
+
+    print(f"Fixed cost, from {EMPTY} stages that do nothing (plain calls: 0.00 s):")
+    print("    clock  processor", flush=True)
     with project([]) as folder:
         (folder / "empty.py").write_text(EMPTY_MODULE.replace("COUNT", str(EMPTY)))
         (folder / "dvc.yaml").write_text(json.dumps({"stages": {
@@ -109,46 +119,35 @@ def fixed_costs() -> dict[str, Took]:
                       "deps": [f"outputs/{i - 1}"] if i else []}
             for i in range(EMPTY)
         }}))  # fmt: skip
-        on, off = ["tracking.enabled=true"], ["tracking.enabled=false"]
-        change(folder, off)
-        dvc = timed(["dvc", "repro"], folder)
-        again = timed(["dvc", "repro"], folder)
-        parts = {
-            "python start": timed([sys.executable, "-c", "pass"], folder),
-            "interloom run, nothing to do": timed([sys.executable, "empty.py", "s0"], folder),
-            "dvc start (dvc --version)": timed(["dvc", "--version"], folder),
-            "import mlflow client (once per lifecycle, beside the stage)": timed(
-                [sys.executable, "-c", "from mlflow.tracking import MlflowClient"], folder
-            ),
-            "import prefect (once per lifecycle)": timed(
-                [sys.executable, "-c", "import prefect, prefect.artifacts"], folder
-            ),
-        }
+        change(folder, ["tracking.enabled=false"])
+        python = sys.executable
+        note("dvc", timed(["dvc", "repro"], folder), EMPTY)
+        note("no-op dvc repro (whole)", timed(["dvc", "repro"], folder))
+        for name, command in {
+            "python start": [python, "-c", "pass"],
+            "interloom run, nothing to do": [python, "empty.py", "s0"],
+            "dvc start (dvc --version)": ["dvc", "--version"],
+            "import mlflow client (once per lifecycle, beside the stage)": [
+                python, "-c", "from mlflow.tracking import MlflowClient",
+            ],
+            "import prefect (once per lifecycle)": [
+                python, "-c", "import prefect, prefect.artifacts",
+            ],
+        }.items():  # fmt: skip
+            note(name, timed(command, folder))
         reset(folder)
-        change(folder, on)
+        change(folder, ["tracking.enabled=true"])
         timed(["dvc", "repro", "s0"], folder)  # creates the tracking database
         reset(folder)
-        tracked = timed(["dvc", "repro"], folder)
+        note("dvc + mlflow", timed(["dvc", "repro"], folder), EMPTY)
         reset(folder)
         began = time.perf_counter()
         with prefect(folder) as env:
-            server = Took(time.perf_counter() - began, float("nan"))
-            timed([sys.executable, "empty.py", "flow"], folder, env)
+            note("prefect server start (once)", Took(time.perf_counter() - began, float("nan")))
+            timed([python, "empty.py", "flow"], folder, env)
             reset(folder)
-            flow = timed([sys.executable, "empty.py", "flow"], folder, env)
-    figures = {
-        "dvc": dvc.each(EMPTY),
-        "dvc + mlflow": tracked.each(EMPTY),
-        "prefect + dvc + mlflow": flow.each(EMPTY),
-        "no-op dvc repro (whole)": again,
-        "prefect server start (once)": server,
-        **parts,
-    }
-    print(f"Fixed cost, from {EMPTY} stages that do nothing (plain calls: 0.00 s):")
-    print("    clock  processor")
-    for name, took in figures.items():
-        each = " per stage" if name in ("dvc", "dvc + mlflow", "prefect + dvc + mlflow") else ""
-        print(f"  {took.clock:5.2f} s  {took.processor:5.2f} s  {name}{each}")
+            flow = timed([python, "empty.py", "flow"], folder, env)
+            note("prefect + dvc + mlflow", flow, EMPTY)
     return figures
 
 
