@@ -97,8 +97,6 @@ class Display:
                          style="dim", overflow="ellipsis", no_wrap=True),
                 )  # fmt: skip
             ended = sum(status not in ("waiting", "running") for status in self._status.values())
-            whole = (
-                f"{ended} of {len(self._status)} stages · {clock(time.monotonic() - self._opened)}"
-            )
+            took = clock(time.monotonic() - self._opened)
             whole = f"{ended} of {len(self._status)} stages · {took}"
         return Group(table, Text(f"  {whole}", style="dim"))
