@@ -7,9 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import bare_project
 import pytest
+from bare_project import commit
 from test_tracking import runs_of, sqlite, stage_runs
-from tiny_project.project import ENVIRONMENT, REPOSITORY, Project, copy_project
+from tiny_project.project import ENVIRONMENT, Project, copy_project
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +28,6 @@ def finished(project_template: Path, tmp_path_factory: pytest.TempPathFactory) -
 def mine(finished: Path, tmp_path: Path) -> Project:
     root = shutil.copytree(finished, tmp_path / "project", symlinks=True)
     return Project(root, ENVIRONMENT)
-
-
-def commit(project: Project) -> None:
-    project.run("git", "add", "-A")
-    project.run("git", "commit", "-qm", "what was run")
 
 
 def told(project: Project, *words: str) -> Any:
@@ -89,16 +86,7 @@ def test_experiment_in_a_copy_is_recorded_in_the_project(mine: Project) -> None:
 
 def test_plots_are_drawn_by_what_they_show(tmp_path: Path) -> None:
     """The real dvc.yaml: one bar a step, told apart by outcome, and two versions side by side."""
-    project = Project(tmp_path / "project", ENVIRONMENT)
-    files = ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore", ".dvc/config")
-    for path in (*files, ".dvc/plots", "src"):
-        (project.root / path).parent.mkdir(parents=True, exist_ok=True)
-        copy = shutil.copytree if (REPOSITORY / path).is_dir() else shutil.copy
-        copy(REPOSITORY / path, project.root / path)
-    project.run("git", "init", "-q")
-    project.run("git", "config", "user.name", "test")
-    project.run("git", "config", "user.email", "test@example.org")
-    project.set_params(prompts={"count": 30}, tracking={"enabled": False})
+    project = bare_project.make(tmp_path / "project", 30)
     project.repro("prompts")
     commit(project)
     project.set_params(prompts={"count": 40})
