@@ -12,14 +12,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interloom import dvc_state
+from interloom.cli import find_project
 from interloom.errors import InterloomError
 from interloom.progress import clock
+
+if TYPE_CHECKING:
+    from prefect import Flow
 
 PR_SET_PDEATHSIG = 1
 SERVER_PATIENCE = 180.0
@@ -130,6 +134,8 @@ def launch(
     from_stage: str | None,
     only: str | None,
     force: bool,
+    timeout_minutes: float | None,
+    retries: int | None,
 ) -> int:
     """Run the lifecycle flow here and show it; the exit status (1 after a failure)."""
     live = sys.stderr.isatty() and sys.stdout.isatty()
@@ -160,7 +166,13 @@ def launch(
         result: Any = None
         try:
             result = lifecycle(
-                project=str(root), profile=profile, from_stage=from_stage, only=only, force=force
+                project=str(root),
+                profile=profile,
+                from_stage=from_stage,
+                only=only,
+                force=force,
+                timeout_minutes=timeout_minutes,
+                retries=retries,
             )
         except Exception as caught:
             error = caught  # the flow's own failure, whatever a stage raised; told below
@@ -198,9 +210,22 @@ def _where_to_look(root: Path, took: str) -> list[str]:
     return lines
 
 
-def launch_alone(flow: Callable[..., Any]) -> None:
-    """Run one sub-flow on the present folder, as ``python -m flows.NAME`` does."""
-    root = Path.cwd()
+def launch_alone(flow: Flow[..., Any]) -> None:
+    """Run one sub-flow on the project here, as ``python -m flows.NAME`` does.
+
+    Exits with 1 after a failure, whose reason is the last line, and with 2 outside of a project.
+    """
+    try:
+        root = find_project()
+        for line in dvc_state.repair(root):
+            print(line)
+    except InterloomError as error:
+        print(f"interloom: {error}", file=sys.stderr)
+        sys.exit(2)
     with prefect_server(root) as url:
         print(f"Prefect: {url}", flush=True)
-        flow(project=str(root))
+        try:
+            flow(project=str(root))
+        except Exception as error:  # the flow's own failure, whatever a stage raised
+            print(f"interloom: {flow.name} failed: {error}", file=sys.stderr)
+            sys.exit(1)

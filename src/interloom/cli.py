@@ -205,12 +205,20 @@ def lifecycle(
     from_stage: Annotated[str | None, typer.Option("--from", help="Start at this stage.")] = None,
     only: Annotated[str | None, typer.Option(help="Run just this stage.")] = None,
     force: Annotated[bool, typer.Option(help="Run stages even if they are up to date.")] = False,
+    timeout_minutes: Annotated[
+        float | None, typer.Option(help="For every stage; else as in `orchestration`.", min=0.01)
+    ] = None,
+    retries: Annotated[
+        int | None, typer.Option(help="For every stage; else as in `orchestration`.", min=0)
+    ] = None,
 ) -> None:
     """Run the whole lifecycle as a Prefect flow over the DVC stages."""
     root = _enter_project()
     from flows.launch import launch
 
-    raise typer.Exit(launch(root, profile=profile, from_stage=from_stage, only=only, force=force))
+    limits: dict[str, Any] = {"timeout_minutes": timeout_minutes, "retries": retries}
+    status = launch(root, profile=profile, from_stage=from_stage, only=only, force=force, **limits)
+    raise typer.Exit(status)
 
 
 @app.command()
@@ -413,6 +421,14 @@ def main(before: Sequence[str] = ()) -> None:
         app([*before, *sys.argv[1:]])
     except InterloomError as error:
         print(f"interloom: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        from interloom.faults import machine_fault
+
+        fault = machine_fault(error)
+        if fault is None:
+            raise
+        print(f"interloom: {fault}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

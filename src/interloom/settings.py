@@ -487,12 +487,19 @@ class ServingSettings(Section):
     """Whether each request becomes an MLflow trace, and whether its texts and pictures do."""
 
 
-class OrchestrationSettings(Section):
-    """How the Prefect flow runs stages; no stage depends on it."""
+class LimitSettings(Section):
+    """How long a stage may take, and how often it is tried again."""
 
     timeout_minutes: Annotated[float, Field(gt=0)]
-    """Per stage; the process group of a stage that takes longer is killed."""
+    """The process group of a stage that takes longer is killed."""
     retries: Annotated[int, Field(ge=0, le=20)]
+
+
+class OrchestrationSettings(LimitSettings):
+    """How the Prefect flow runs stages; no stage depends on it."""
+
+    stages: dict[str, LimitSettings]
+    """Limits of single stages, where they differ from those for all."""
     retry_delay_seconds: Annotated[float, Field(ge=0)]
     parallel_stages: Annotated[int, Field(ge=1, le=64)]
 

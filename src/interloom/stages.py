@@ -35,7 +35,7 @@ class StageSpec:
     metrics: Mapping[str, str] = field(default_factory=dict)
     """JSON files of numbers, kept in git."""
     plots: Mapping[str, str] = field(default_factory=dict)
-    """CSV files with a header, or drawings."""
+    """CSV files with a header, or drawings; how `dvc plots` draws them is said by their names."""
     matrix: str = ""
     """Key of a list in the params file (``evaluate.benchmarks``): the stage runs once for each of
     its values, as ``NAME@VALUE``, and ``ITEM`` in its paths stands for the value."""
@@ -70,6 +70,12 @@ CURVES = {
 ANSWERS = {"answers": "outputs/answers"}
 EVALUATION = {"evaluation": "outputs/evaluation"}
 REPORT = {"report": "reports"}
+DRAWN: Mapping[str, Mapping[str, str]] = {
+    "yield": {"template": "yields", "x": "rows", "y": "step"},
+    "curve": {"template": "curves", "x": "step", "y": "value"},
+    "scores": {"template": "scores", "x": "system", "y": "score"},
+}
+"""How `dvc plots` draws the CSV files, which have one row a value: templates of ``.dvc/plots``."""
 
 STAGES: tuple[StageSpec, ...] = (
     StageSpec(
@@ -280,5 +286,6 @@ def _dvc_stage(spec: StageSpec, code: tuple[str, ...]) -> dict[str, Any]:
     if spec.metrics:
         entry["metrics"] = [{path: {"cache": False}} for path in sorted(spec.metrics.values())]
     if spec.plots:
-        entry["plots"] = sorted(spec.plots.values())
+        plots = sorted((path, name) for name, path in spec.plots.items())
+        entry["plots"] = [{path: dict(DRAWN[n])} if n in DRAWN else path for path, n in plots]
     return entry
