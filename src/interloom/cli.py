@@ -7,12 +7,16 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from interloom.errors import InterloomError
+
+if TYPE_CHECKING:
+    from interloom.settings import Settings
+    from interloom.stages import StageSpec
 
 app = typer.Typer(
     name="interloom",
@@ -72,19 +76,18 @@ def run(
     stage: Annotated[str, typer.Argument(help="Name of the stage, see `interloom stages`.")],
     params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
     track: Annotated[bool, typer.Option(help="Record the run in MLflow.")] = True,
-    inputs: Annotated[
-        Path | None, typer.Option(hidden=True, help="In a pod: what the caller says of the files.")
-    ] = None,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Of `evaluate`: say its judge calls and their cost.")
     ] = False,
+    inputs: Annotated[
+        Path | None, typer.Option(hidden=True, help="In a pod: what the caller says of the files.")
+    ] = None,
 ) -> None:
     """Run one stage now, whether it is stale or not (`dvc repro` asks DVC first): here, or in pods
     if `cluster.stages` says so."""
     if estimate:
         _estimate(stage, params)
         return
-    from interloom.runner import run_stage
     from interloom.settings import load_settings
     from interloom.stages import cells, find_stage
 
@@ -95,20 +98,28 @@ def run(
     settings = load_settings(params)
     for name in settings.cluster.stages:
         find_stage(name)
-    for spec in cells(find_stage(stage), settings):
-        if settings.cluster.runs(spec.name):
-            from interloom.cluster.executor import run_on_cluster
+    for cell in cells(find_stage(stage), settings):
+        _run_cell(cell, settings, root, track, inputs)
+
+
+def _run_cell(
+    spec: StageSpec, settings: Settings, root: Path, track: bool, inputs: Path | None
+) -> None:
+    from interloom.runner import run_stage
+
+    if settings.cluster.runs(spec.family):
+        from interloom.cluster.executor import run_on_cluster
 
             run_on_cluster(spec, settings, root, track=track)
         elif inputs is not None:
             from interloom.cluster.data import Inputs
 
-            given = Inputs.read(inputs)
-            # On a shared volume the outputs are safe when they stand in place.
-            keep = given.kind == "dvc"
-            run_stage(spec, settings, root, track=track, inputs=given.files, keep_work=keep)
-        else:
-            run_stage(spec, settings, root, track=track)
+        given = Inputs.read(inputs)
+        # On a shared volume the outputs are safe when they stand in place.
+        keep = given.kind == "dvc"
+        run_stage(spec, settings, root, track=track, inputs=given.files, keep_work=keep)
+    else:
+        run_stage(spec, settings, root, track=track)
 
 
 def _estimate(stage: str, params: Path) -> None:

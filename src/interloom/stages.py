@@ -42,6 +42,11 @@ class StageSpec:
     value: str = ""
     """The value that this cell of a matrix is for; empty for the matrix as a whole."""
 
+    @property
+    def family(self) -> str:
+        """The name without the cell's value."""
+        return self.name.partition("@")[0]
+
     def cell(self, value: str) -> StageSpec:
         """The cell of this matrix for one value."""
         outs = {name: path.replace(ITEM, value) for name, path in self.outs.items()}

@@ -49,7 +49,7 @@ def labels(stage: str, origin: Origin) -> dict[str, str]:
     said = {
         APP: "interloom",
         PART: "stage",
-        STAGE: label_value(stage),
+        STAGE: stage.replace("@", "-"),  # a matrix's cell
         LIFECYCLE: label_value(origin.lifecycle),
         COMMIT: label_value(origin.commit),
     }
