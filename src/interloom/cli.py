@@ -351,16 +351,16 @@ def serve_key(
 
 @feedback_app.command("export")
 def feedback_export(
-    out: Annotated[Path, typer.Argument(help="Parquet file to write.")] = Path(
-        "feedback/critic.parquet"
-    ),
+    folder: Annotated[
+        Path, typer.Argument(help="Folder to write to; the file is named after its content.")
+    ] = Path("feedback"),
     track: Annotated[bool, typer.Option(help="Have DVC track the file.")] = True,
     params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
 ) -> None:
     """Turn the feedback in MLflow's traces into critic data, as training reads it."""
     from interloom.serve.commands import export_feedback
 
-    typer.echo("\n".join(export_feedback(_enter_project(), params, out, track)))
+    typer.echo("\n".join(export_feedback(_enter_project(), params, folder, track)))
 
 
 @app.command()

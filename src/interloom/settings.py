@@ -191,6 +191,9 @@ class CriticDataSettings(Section):
     """A change of score up to this is no change."""
     majority: Annotated[float, Field(ge=0.5, lt=1)]
     """Largest share of either judgment after balancing."""
+    feedback: str
+    """File of `interloom feedback export`; empty for none. The stage looks at its name alone, which
+    is made of what is in the file."""
 
 
 class PlannerDataSettings(Section):

@@ -82,7 +82,7 @@ def test_sft_critic_in_two_pods(project: Path, settings: Make, kube: KubeServer)
     assert "[sft-critic pod 1] sft-critic, process 1: critic: 28 samples" in said
     ours, theirs = curve(here, "sft-critic"), curve(project, "sft-critic")
     losses = {key: value for key, value in ours.items() if key[2] in ("loss", "grad_norm")}
-    assert {key: theirs[key] for key in losses} == pytest.approx(losses, rel=1e-3)
+    assert {key: theirs[key] for key in losses} == pytest.approx(losses, rel=5e-3)
     assert (project / "outputs/models/critic-sft/model.safetensors").is_file()
 
 

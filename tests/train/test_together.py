@@ -82,7 +82,7 @@ def test_two_processes_train_as_one(project: Path, settings: Make) -> None:
     for metric in ("loss", "grad_norm"):
         values = {key: value for key, value in one.items() if key[2] == metric}
         assert len(values) >= 2
-        assert {key: both[key] for key in values} == pytest.approx(values, rel=1e-3)
+        assert {key: both[key] for key in values} == pytest.approx(values, rel=5e-3)
     start, ours, theirs = (
         load_file(folder / "model.safetensors")
         for folder in (
@@ -118,7 +118,7 @@ def test_a_checkpoint_of_two_processes_resumes_in_one(project: Path, settings: M
     assert "continuing from checkpoint-" in resumed
     one, both = curve(whole, "sft-critic"), curve(project, "sft-critic")
     losses = {key: value for key, value in one.items() if key[2] == "loss"}
-    assert {key: both[key] for key in losses} == pytest.approx(losses, rel=1e-3)
+    assert {key: both[key] for key in losses} == pytest.approx(losses, rel=5e-3)
 
 
 def test_groups_are_whole_on_each_device() -> None:

@@ -97,17 +97,18 @@ def make_key(root: Path, params: Path, name: str, per_minute: float) -> list[str
     return lines
 
 
-def export_feedback(root: Path, params: Path, out: Path, track: bool) -> list[str]:
+def export_feedback(root: Path, params: Path, folder: Path, track: bool) -> list[str]:
     """`interloom feedback export`: what was written, and what to do with it."""
     from interloom.serve.feedback import export
 
-    done = export(load_settings(params), root, out)
-    lines = [f"{out}: {done.rows} rows of critic data"]
+    done = export(load_settings(params), root, folder)
+    lines = [f"{done.path}: {done.rows} rows of critic data"]
     lines += [f"left out, {reason}: {count}" for reason, count in sorted(done.lost.items())]
     if track:
-        command = [sys.executable, "-m", "dvc", "add", "--quiet", str(out)]
+        command = [sys.executable, "-m", "dvc", "add", "--quiet", str(done.path)]
         added = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
         if added.returncode:
-            raise InterloomError(f"dvc add {out}: {added.stderr.strip().splitlines()[-1]}")
-        lines.append(f"tracked by DVC; commit {out}.dvc")
+            raise InterloomError(f"dvc add {done.path}: {added.stderr.strip().splitlines()[-1]}")
+        lines.append(f"tracked by DVC; commit {done.path}.dvc")
+    lines.append(f"critic-data takes it in: interloom params set critic_data.feedback={done.path}")
     return lines
