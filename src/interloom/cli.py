@@ -110,9 +110,9 @@ def _run_cell(
     if settings.cluster.runs(spec.family):
         from interloom.cluster.executor import run_on_cluster
 
-            run_on_cluster(spec, settings, root, track=track)
-        elif inputs is not None:
-            from interloom.cluster.data import Inputs
+        run_on_cluster(spec, settings, root, track=track)
+    elif inputs is not None:
+        from interloom.cluster.data import Inputs
 
         given = Inputs.read(inputs)
         # On a shared volume the outputs are safe when they stand in place.
