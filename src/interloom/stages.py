@@ -175,12 +175,16 @@ def find_stage(name: str) -> StageSpec:
 
 def upstream(spec: StageSpec) -> list[StageSpec]:
     """The stages whose outputs ``spec`` reads, directly, in the order of the list."""
-    read = set(spec.deps.values())
-    return [
-        other
-        for other in STAGES
-        if any(path == out or path.startswith(out + "/") for path in read for out in _all(other))
-    ]
+    makers = {made_by.name for path in spec.deps.values() if (made_by := maker(path))}
+    return [other for other in STAGES if other.name in makers]
+
+
+def maker(path: str) -> StageSpec | None:
+    """The stage that writes ``path`` or a folder around it; none for shipped data."""
+    for spec in STAGES:
+        if any(path == out or path.startswith(out + "/") for out in _all(spec)):
+            return spec
+    return None
 
 
 def downstream(name: str) -> list[StageSpec]:
