@@ -8,10 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from interloom.records import Failure, Score
 from interloom.seeding import derive_seed
 from interloom.settings import GrpoSettings
+from interloom.train import ranks
 from interloom.train.data import Row
 from interloom.train.measure import mean, repaired
 from interloom.train.refinement import Executed, Refinement, Refiner
@@ -43,6 +45,15 @@ class Case:
     seed: int
 
 
+class Rollout(NamedTuple):
+    """One rewarded completion."""
+
+    completion: str
+    case: Case
+    after: After
+    total: float | None
+
+
 def case_from(row: Row, seed: int) -> Case:
     """A row of critic data as a case."""
     return Case(
@@ -70,6 +81,8 @@ class CriticReward:
         self.weights = Weights(
             format=settings.format_weight, alpha=settings.alpha, semantic=settings.semantic_share
         )
+        self.last: list[Rollout] = []
+        """The rollouts of the last step, as they were rewarded."""
         self._ended: float | None = None
 
     def _refinements(
@@ -99,6 +112,13 @@ class CriticReward:
             after[i] = result.score if isinstance(result, Executed) else result
         return after
 
+    def execute_shared(self, completions: Sequence[str], cases: Sequence[Case]) -> list[After]:
+        """``execute`` for what all processes have: each does a share, all get all scores."""
+        return ranks.spread(
+            list(zip(completions, cases, strict=True)),
+            lambda mine: self.execute([text for text, _ in mine], [case for _, case in mine]),
+        )
+
     def compose(
         self, completions: Sequence[str], cases: Sequence[Case], after: Sequence[After]
     ) -> Rewards:
@@ -120,6 +140,7 @@ class CriticReward:
         made = self.refiner.images_made
         after = self.execute(completions, cases)
         rewards = self.compose(completions, cases, after)
+        self.last = [*map(Rollout, completions, cases, after, rewards.total)]
         if log_metric is not None:
             waited = time.monotonic() - started
             log_metric("reward/wait_seconds", waited)
@@ -142,10 +163,12 @@ def reward_metrics(
     group_size: int,
 ) -> Metrics:
     """What a batch of rewards looks like: means of the parts, failures, judgments, ties."""
+    failed = sum(isinstance(result, Failure) for result in after)
     figures: Metrics = {
         "reward/format": mean(rewards.format),
         "reward/accuracy": mean(rewards.accuracy),
-        "reward/failed_calls": float(sum(isinstance(result, Failure) for result in after)),
+        # The trainer averages over processes; this makes it their sum.
+        "reward/failed_calls": float(failed * ranks.processes()),
         "reward/zero_variance": zero_variance_share(rewards.total, group_size),
     }
     faulty = [i for i, case in enumerate(cases) if not case.success]

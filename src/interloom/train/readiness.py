@@ -45,9 +45,9 @@ def measure(
         seed=seed,
     )
     repeated = [case for case in cases for _ in range(size)]
-    after = reward.execute(rollouts, repeated)
+    after = reward.execute_shared(rollouts, repeated)
     totals = reward.compose(rollouts, repeated, after).total
-    hits = fix_hits(greedy, cases, reward.execute(greedy, cases))
+    hits = fix_hits(greedy, cases, reward.execute_shared(greedy, cases))
     sampled, best = [], []
     for start in range(0, len(rollouts), size):
         part = slice(start, start + size)

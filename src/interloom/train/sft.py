@@ -8,7 +8,6 @@ and ``sft_critic`` say what is trained on; everything else is here.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import datasets
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, Qwen3VLForConditionalGeneration
+from transformers import PrinterCallback
 from transformers.utils import logging as transformers_logging
 from trl.trainer.sft_config import SFTConfig
 
@@ -26,13 +25,14 @@ from interloom.backends.transformers import (
     ImageOnlyQwen3VLProcessor,
     load_model,
     load_processor,
+    number_type,
 )
 from interloom.dialogue import Conversation
 from interloom.errors import InterloomError
 from interloom.runner import StageRun
 from interloom.seeding import seed_everything
 from interloom.settings import ModelsSettings, SftSettings, TrainerSettings
-from interloom.train import preflight
+from interloom.train import preflight, ranks
 from interloom.train.batches import LikeLengthsSFTTrainer
 from interloom.train.watch import (
     Metrics,
@@ -79,20 +79,23 @@ def fit(
     Raises:
         InterloomError: whatever the preflight finds, before the first step.
     """
-    config = sft_config(settings, models, stage.work, seed)
     prepare(settings.threads, seed)
+    config = sft_config(settings, models, stage.work, seed)
     processor = load_processor(base, max_image_pixels=models.max_image_pixels)
-    model = load_model(base, dtype=models.vlm_dtype)
+    model = load_model(base, dtype=settings.weights_dtype)
     if not task.held_out:
         raise InterloomError(f"{task.name}: too few samples to keep any from training")
-    tokens = preflight.check_samples(
+    longest = preflight.check_samples(
         model,
         processor,
         task.samples,  # type: ignore[arg-type]
+        task.lengths,
         what=f"the {task.name}'s training data",
         images_needed=task.images_needed,
     )
-    stage.log(f"{task.name}: {len(task.samples)} samples, the longest has {tokens} tokens")
+    if ranks.is_main():
+        count = len(task.samples)
+        stage.log(f"{task.name}: {count} samples, the longest has {longest.tokens} tokens")
     trainer = LikeLengthsSFTTrainer(
         lengths=task.lengths,
         model=model,
@@ -101,6 +104,7 @@ def fit(
         processing_class=processor,
         peft_config=lora(settings),
     )
+    trainer.add_callback(preflight.TryLongest(longest, settings.micro_batch_size))
     chat = ChatModel(
         trainer.model,  # type: ignore[arg-type]
         processor,
@@ -116,12 +120,11 @@ def fit(
         evaluate=evaluate,
         select=task.select,
         evaluations=settings.evaluations,
-        save=lambda folder: save(trainer, processor, folder),
+        save=lambda folder: save(trainer, folder),
         patience=settings.patience,
     )
     train(trainer, watch, stage)
-    export(stage.work / "best", base, stage.out(out), models, merge=settings.lora_rank > 0)
-    finish(watch, stage)
+    finish(watch, stage, base, out, models, settings)
 
 
 def base_model(models: ModelsSettings, shipped: Path) -> Path:
@@ -162,7 +165,9 @@ def trainer_arguments(
         "max_grad_norm": settings.max_grad_norm,
         "optim": "adamw_torch",
         "activation_checkpointing": settings.gradient_checkpointing,
+        # Computed in the number type of inference; what is stored is `weights_dtype`.
         "bf16": models.vlm_dtype == "bfloat16",
+        "fp16": models.vlm_dtype == "float16",
         "use_cpu": not gpu,
         "dataloader_pin_memory": gpu,
         "save_strategy": "no",  # the watch asks for a checkpoint after each evaluation
@@ -180,7 +185,7 @@ def accumulation(name: str, batch: int, micro: int) -> int:
     Raises:
         InterloomError: the batch does not divide.
     """
-    devices = int(os.environ.get("WORLD_SIZE", "1"))  # as accelerate and torchrun set it
+    devices = ranks.processes()
     if batch % (micro * devices):
         raise InterloomError(
             f"{name} = {batch} does not divide into micro_batch_size {micro} × {devices} device(s)"
@@ -201,7 +206,12 @@ def lora(settings: TrainerSettings) -> Any:
 
 
 def prepare(threads: int, seed: int) -> None:
-    """Seeds, CPU threads (0 leaves them to torch), and silence of the libraries' own bars."""
+    """Seeds, CPU threads (0 leaves them to torch), and silence of the libraries' own bars.
+
+    Raises:
+        InterloomError: several GPUs for one process.
+    """
+    ranks.check_devices()
     if threads:
         torch.set_num_threads(threads)
     seed_everything(seed)
@@ -212,11 +222,16 @@ def prepare(threads: int, seed: int) -> None:
 def in_evaluation_mode(
     chat: ChatModel, conversations: list[Conversation], temperature: float = 0.0, seed: int = 0
 ) -> list[str]:
-    """Answers of a model that is in training, which is left in the mode it was in."""
+    """Answers of a model that is in training, which is left in the mode it was in.
+
+    Of several processes each answers a share; all get all answers.
+    """
     training = chat.model.training
     chat.model.eval()
     try:
-        return chat.generate(conversations, temperature=temperature, seed=seed)
+        return ranks.spread(
+            conversations, lambda mine: chat.generate(mine, temperature=temperature, seed=seed)
+        )
     finally:
         chat.model.train(training)
 
@@ -226,7 +241,7 @@ def train(trainer: Any, watch: Watch, stage: StageRun) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
     resumed = last_checkpoint(stage.work)
-    if resumed is not None:
+    if resumed is not None and ranks.is_main():
         stage.log(f"continuing from {resumed.name}")
     try:
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
@@ -237,22 +252,28 @@ def train(trainer: Any, watch: Watch, stage: StageRun) -> None:
         ) from error
 
 
-def save(trainer: Any, processor: ImageOnlyQwen3VLProcessor, folder: Path) -> None:
-    """The current model (an adapter alone, if there is one) and its processor."""
-    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
-    processor.save_pretrained(folder)
+def save(trainer: Any, folder: Path) -> None:
+    """The current model (an adapter alone, if there is one) and its processor.
+
+    Called by every process: the shards of a model are gathered, and the main one writes.
+    """
+    trainer.save_model(str(folder), _internal_call=True)
 
 
-def export(best: Path, base: Path, out: Path, models: ModelsSettings, *, merge: bool) -> None:
-    """Write the best checkpoint as a whole model folder; an adapter is merged into its base."""
+def export(
+    best: Path, base: Path, out: Path, models: ModelsSettings, *, merge: bool, weights_dtype: str
+) -> None:
+    """Write the best checkpoint as a whole model folder in the number type of inference; an
+    adapter is merged into its base as it was trained on it."""
     processor = load_processor_files(best)
     if merge:
         from peft import PeftModel
 
-        merged: Any = PeftModel.from_pretrained(load_model(base, dtype=models.vlm_dtype), str(best))
+        merged: Any = PeftModel.from_pretrained(load_model(base, dtype=weights_dtype), str(best))
         model: Any = merged.merge_and_unload()
     else:
-        model = Qwen3VLForConditionalGeneration.from_pretrained(best, dtype="auto")
+        model = load_model(best, dtype=weights_dtype)
+    model.to(number_type(models.vlm_dtype))
 
     def write(folder: Path) -> None:
         model.save_pretrained(folder)
@@ -268,8 +289,28 @@ def load_processor_files(folder: Path) -> ImageOnlyQwen3VLProcessor:
     return processor
 
 
-def finish(watch: Watch, stage: StageRun) -> None:
-    """Write the best evaluation as the stage's metrics and all of them as its curve."""
-    stage.out("metrics").parent.mkdir(parents=True, exist_ok=True)
-    stage.out("metrics").write_text(json.dumps(watch.best, indent=2, sort_keys=True) + "\n")
-    write_curve(stage.out("curve"), watch)
+def finish(
+    watch: Watch,
+    stage: StageRun,
+    base: Path,
+    out: str,
+    models: ModelsSettings,
+    settings: TrainerSettings,
+    further: Metrics | None = None,
+) -> None:
+    """Write the stage's products, from the main process: the best model, its evaluation as metrics
+    (and what else is given), and the curve of all evaluations."""
+    if ranks.is_main():
+        export(
+            stage.work / "best",
+            base,
+            stage.out(out),
+            models,
+            merge=settings.lora_rank > 0,
+            weights_dtype=settings.weights_dtype,
+        )
+        stage.out("metrics").parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**watch.best, **(further or {})}, indent=2, sort_keys=True)
+        stage.out("metrics").write_text(text + "\n")
+        write_curve(stage.out("curve"), watch)
+    ranks.wait()

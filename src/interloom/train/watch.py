@@ -23,6 +23,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from interloom.atomic import put
 from interloom.progress import Bar
 from interloom.runner import StageRun
+from interloom.train import ranks
 
 Metrics = dict[str, float]
 COMPLETE = "complete"
@@ -39,8 +40,9 @@ def last_checkpoint(work: Path) -> Path | None:
     for folder in sorted(checkpoints(work).glob("checkpoint-*")):
         if (folder / COMPLETE).is_file():
             found.append(folder)
-        else:
+        elif ranks.is_main():
             shutil.rmtree(folder)
+    ranks.wait()
     return max(found, key=lambda folder: int(folder.name.split("-")[1]), default=None)
 
 
@@ -57,12 +59,15 @@ def evaluation_steps(total: int, count: int) -> list[int]:
 class Watch(TrainerCallback):
     """Evaluates, keeps the best, logs to the stage's run.
 
+    Of several processes each calls ``evaluate`` and ``save`` (which may share the work or gather a
+    sharded model) and decides alike; only the main one writes.
+
     Args:
-        evaluate: measures the current model on held-out data.
+        evaluate: measures the current model on held-out data; the same figures on every process.
         select: the metric by which the best model is chosen; larger is better, a tie goes to the
         later.
         evaluations: how often to evaluate; a checkpoint is written each time.
-        save: writes the current model to a folder.
+        save: writes the current model to a folder, from the main process.
         at_start: also evaluate before the first step, so that training can never end worse than it
         began.
         patience: end early after so many evaluations without a new best; 0 never does.
@@ -106,8 +111,9 @@ class Watch(TrainerCallback):
             kept = json.loads(history.read_text())
             self.evaluations = [e for e in kept["evaluations"] if e["step"] <= done]
             self.training = [e for e in kept["training"] if e["step"] <= done]
-        self._bar = self.stage.progress(state.max_steps - done, "training steps")
-        self._bar.__enter__()
+        if ranks.is_main():
+            self._bar = self.stage.progress(state.max_steps - done, "training steps")
+            self._bar.__enter__()
         if self.at_start and not self.evaluations:
             self._evaluate(0)
 
@@ -120,7 +126,7 @@ class Watch(TrainerCallback):
         **_: Any,
     ) -> None:
         numbers = numeric(logs or {})
-        if not numbers:
+        if not numbers or not ranks.is_main():
             return
         self.stage.metrics({f"train/{k}": v for k, v in numbers.items()}, step=state.global_step)
         self.training.append({"step": state.global_step, **numbers})
@@ -128,40 +134,62 @@ class Watch(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        assert self._bar is not None
-        self._bar.advance()
+        if self._bar is not None:
+            self._bar.advance()
         if state.global_step in evaluation_steps(state.max_steps, self.count):
             self._evaluate(state.global_step)
             control.should_save = True
             behind = [e for e in self.evaluations if e["step"] > self.best["step"]]
             if self.patience and len(behind) >= self.patience:
-                self.stage.log(f"no new best in {len(behind)} evaluations: ending early")
+                self._log(f"no new best in {len(behind)} evaluations: ending early")
                 control.should_training_stop = True
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        (folder / COMPLETE).touch()
+        ranks.wait()  # for the shards of all
+        if ranks.is_main():
+            (folder / COMPLETE).touch()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        assert self._bar is not None
-        self._bar.__exit__(None, None, None)
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
         self._write()
 
     def _evaluate(self, step: int) -> None:
         metrics = self.evaluate(step)
         self.evaluations.append({"step": step, **metrics})
-        self.stage.metrics({f"held_out/{k}": v for k, v in metrics.items()}, step=step)
+        if ranks.is_main():
+            self.stage.metrics({f"held_out/{k}": v for k, v in metrics.items()}, step=step)
         shown = ", ".join(f"{name} {value:.3g}" for name, value in metrics.items())
-        self.stage.log(f"step {step}, held out: {shown}")
+        self._log(f"step {step}, held out: {shown}")
         if self.best["step"] == step:
-            replace_folder(self.stage.work / "best", self.save)
+            self._keep_best()
         self._write()
 
+    def _keep_best(self) -> None:
+        best = self.stage.work / "best"
+        aside = best.with_name("best.new")
+        if ranks.is_main():
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+        ranks.wait()
+        self.save(aside)
+        ranks.wait()
+        if ranks.is_main():
+            put(aside, best)
+        ranks.wait()
+
+    def _log(self, text: str) -> None:
+        if ranks.is_main():
+            self.stage.log(text)
+
     def _write(self) -> None:
+        if not ranks.is_main():
+            return
         path = self.stage.work / "history.json"
         text = json.dumps({"evaluations": self.evaluations, "training": self.training})
         path.with_suffix(".new").write_text(text)
