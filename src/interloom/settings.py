@@ -234,6 +234,8 @@ class TrainerSettings(Section):
     """Number type of the stored weights while they are trained. A bfloat16 weight does not see
     steps under about 1/256 of itself, which at the papers' learning rates is most of them; with
     LoRA it is the frozen base that is stored so."""
+    sharding: Literal["none", "fsdp"]
+    """How several processes (torchrun) hold the model: each the whole of it, or each a part."""
     lora_rank: Annotated[int, Field(ge=0, le=1024)]
     """0 trains all weights."""
     max_new_tokens: Annotated[int, Field(ge=8, le=16384)]

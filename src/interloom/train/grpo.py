@@ -21,7 +21,7 @@ from interloom.construct import critic_data
 from interloom.errors import InterloomError
 from interloom.runner import StageRun
 from interloom.settings import GrpoSettings, ModelsSettings, Settings
-from interloom.train import preflight, ranks, readiness, sft
+from interloom.train import preflight, readiness, sft, sharing
 from interloom.train.critic_reward import CriticReward, LogMetric, case_from, fix_hits
 from interloom.train.data import (
     Row,
@@ -126,7 +126,7 @@ def fit(
         what="the critic's RL data",
         images_needed=True,
     )
-    if ranks.is_main():
+    if sharing.is_main():
         said = f"{len(train)} prompts × {options.group_size}, longest {longest.tokens} tokens"
         stage.log(f"critic: {said}")
     reward = CriticReward(refiner, options)
@@ -191,7 +191,7 @@ def fit(
 
 
 def _demand_readiness(figures: Metrics, options: GrpoSettings, stage: StageRun) -> None:
-    if ranks.is_main():
+    if sharing.is_main():
         stage.metrics({f"readiness/{name}": value for name, value in figures.items()}, step=0)
     found = readiness.problems(figures, options.readiness)
     if found and options.readiness.act == "refuse":
@@ -303,7 +303,7 @@ def write_rollouts(
 
 
 def _show(stage: StageRun, name: str, title: str, samples: list[Sample]) -> None:
-    if ranks.is_main():
+    if sharing.is_main():
         write_samples(stage.work / name, title, samples)
         stage.artifact(stage.work / name, "samples")
 

@@ -24,7 +24,7 @@ from transformers import (
 
 from interloom.backends.transformers import ImageOnlyQwen3VLProcessor, encode
 from interloom.errors import InterloomError
-from interloom.train import ranks
+from interloom.train import sharing
 
 CANDIDATES = 16
 """Samples that look longest and are measured in tokens."""
@@ -58,7 +58,7 @@ def check_group(group_size: int, batch_size: int, micro_batch_size: int) -> None
             f"grpo_critic.group_size = {group_size}: an advantage compares rollouts of one prompt, "
             "use at least 2"
         )
-    devices = ranks.processes()
+    devices = sharing.processes()
     if batch_size % devices:
         raise InterloomError(
             f"grpo_critic.batch_size = {batch_size} prompts do not divide over {devices} "

@@ -32,7 +32,7 @@ from interloom.errors import InterloomError
 from interloom.runner import StageRun
 from interloom.seeding import seed_everything
 from interloom.settings import ModelsSettings, SftSettings, TrainerSettings
-from interloom.train import preflight, ranks
+from interloom.train import preflight, sharing
 from interloom.train.batches import LikeLengthsSFTTrainer
 from interloom.train.watch import (
     Metrics,
@@ -93,7 +93,7 @@ def fit(
         what=f"the {task.name}'s training data",
         images_needed=task.images_needed,
     )
-    if ranks.is_main():
+    if sharing.is_main():
         count = len(task.samples)
         stage.log(f"{task.name}: {count} samples, the longest has {longest.tokens} tokens")
     trainer = LikeLengthsSFTTrainer(
@@ -176,6 +176,21 @@ def trainer_arguments(
         "disable_tqdm": True,
         "seed": seed,
         "data_seed": seed,
+        **sharding(settings),
+    }
+
+
+def sharding(settings: TrainerSettings) -> dict[str, Any]:
+    """FSDP 2 where several processes are to share one model; whole model files are saved."""
+    if settings.sharding == "none" or sharing.processes() == 1:
+        return {}
+    return {
+        "fsdp": True,
+        "fsdp_config": {
+            "version": 2,
+            "transformer_layer_cls_to_wrap": ["Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock"],
+            "state_dict_type": "FULL_STATE_DICT",
+        },
     }
 
 
@@ -185,7 +200,7 @@ def accumulation(name: str, batch: int, micro: int) -> int:
     Raises:
         InterloomError: the batch does not divide.
     """
-    devices = ranks.processes()
+    devices = sharing.processes()
     if batch % (micro * devices):
         raise InterloomError(
             f"{name} = {batch} does not divide into micro_batch_size {micro} × {devices} device(s)"
@@ -211,7 +226,7 @@ def prepare(threads: int, seed: int) -> None:
     Raises:
         InterloomError: several GPUs for one process.
     """
-    ranks.check_devices()
+    sharing.check_devices()
     if threads:
         torch.set_num_threads(threads)
     seed_everything(seed)
@@ -229,7 +244,7 @@ def in_evaluation_mode(
     training = chat.model.training
     chat.model.eval()
     try:
-        return ranks.spread(
+        return sharing.spread(
             conversations, lambda mine: chat.generate(mine, temperature=temperature, seed=seed)
         )
     finally:
@@ -241,7 +256,7 @@ def train(trainer: Any, watch: Watch, stage: StageRun) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
     resumed = last_checkpoint(stage.work)
-    if resumed is not None and ranks.is_main():
+    if resumed is not None and sharing.is_main():
         stage.log(f"continuing from {resumed.name}")
     try:
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
@@ -300,7 +315,7 @@ def finish(
 ) -> None:
     """Write the stage's products, from the main process: the best model, its evaluation as metrics
     (and what else is given), and the curve of all evaluations."""
-    if ranks.is_main():
+    if sharing.is_main():
         export(
             stage.work / "best",
             base,
@@ -313,4 +328,4 @@ def finish(
         text = json.dumps({**watch.best, **(further or {})}, indent=2, sort_keys=True)
         stage.out("metrics").write_text(text + "\n")
         write_curve(stage.out("curve"), watch)
-    ranks.wait()
+    sharing.wait()

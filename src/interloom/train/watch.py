@@ -23,7 +23,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from interloom.atomic import put
 from interloom.progress import Bar
 from interloom.runner import StageRun
-from interloom.train import ranks
+from interloom.train import sharing
 
 Metrics = dict[str, float]
 COMPLETE = "complete"
@@ -40,9 +40,9 @@ def last_checkpoint(work: Path) -> Path | None:
     for folder in sorted(checkpoints(work).glob("checkpoint-*")):
         if (folder / COMPLETE).is_file():
             found.append(folder)
-        elif ranks.is_main():
+        elif sharing.is_main():
             shutil.rmtree(folder)
-    ranks.wait()
+    sharing.wait()
     return max(found, key=lambda folder: int(folder.name.split("-")[1]), default=None)
 
 
@@ -111,7 +111,7 @@ class Watch(TrainerCallback):
             kept = json.loads(history.read_text())
             self.evaluations = [e for e in kept["evaluations"] if e["step"] <= done]
             self.training = [e for e in kept["training"] if e["step"] <= done]
-        if ranks.is_main():
+        if sharing.is_main():
             self._bar = self.stage.progress(state.max_steps - done, "training steps")
             self._bar.__enter__()
         if self.at_start and not self.evaluations:
@@ -126,7 +126,7 @@ class Watch(TrainerCallback):
         **_: Any,
     ) -> None:
         numbers = numeric(logs or {})
-        if not numbers or not ranks.is_main():
+        if not numbers or not sharing.is_main():
             return
         self.stage.metrics({f"train/{k}": v for k, v in numbers.items()}, step=state.global_step)
         self.training.append({"step": state.global_step, **numbers})
@@ -148,8 +148,8 @@ class Watch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        ranks.wait()  # for the shards of all
-        if ranks.is_main():
+        sharing.wait()  # for the shards of all
+        if sharing.is_main():
             (folder / COMPLETE).touch()
 
     def on_train_end(
@@ -162,7 +162,7 @@ class Watch(TrainerCallback):
     def _evaluate(self, step: int) -> None:
         metrics = self.evaluate(step)
         self.evaluations.append({"step": step, **metrics})
-        if ranks.is_main():
+        if sharing.is_main():
             self.stage.metrics({f"held_out/{k}": v for k, v in metrics.items()}, step=step)
         shown = ", ".join(f"{name} {value:.3g}" for name, value in metrics.items())
         self._log(f"step {step}, held out: {shown}")
@@ -173,22 +173,22 @@ class Watch(TrainerCallback):
     def _keep_best(self) -> None:
         best = self.stage.work / "best"
         aside = best.with_name("best.new")
-        if ranks.is_main():
+        if sharing.is_main():
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
-        ranks.wait()
+        sharing.wait()
         self.save(aside)
-        ranks.wait()
-        if ranks.is_main():
+        sharing.wait()
+        if sharing.is_main():
             put(aside, best)
-        ranks.wait()
+        sharing.wait()
 
     def _log(self, text: str) -> None:
-        if ranks.is_main():
+        if sharing.is_main():
             self.stage.log(text)
 
     def _write(self) -> None:
-        if not ranks.is_main():
+        if not sharing.is_main():
             return
         path = self.stage.work / "history.json"
         text = json.dumps({"evaluations": self.evaluations, "training": self.training})
