@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from interloom.benchmarks.systems import AGENTS
 from interloom.settings import Settings, SystemName
 from interloom.stages import STAGES
 from interloom.study.comparison import Scores
@@ -140,23 +141,27 @@ class Study:
         for benchmark in self.plan.benchmarks:
             # What the base critic led to is known to all systems with the same planner: the plans
             # and the first pictures at least.
-            first = self.lab.cell(full, benchmark, "planner-sft", "planner-sft", None)
+            first = self.lab.cell(full, benchmark, "planner-sft", "planner-sft")
             for system in SYSTEMS:
                 start = first if system in CRITICS else None
-                cell = (
-                    first
-                    if system == "planner-sft"
-                    else self.lab.cell(full, benchmark, system, system, start)
-                )
+                cell = self.lab.cell(full, benchmark, system, system, start=start)
                 cells[benchmark, system] = cell, system
         main = self.plan.benchmarks[0]
         models = {output: (full, output) for output in CRITICS.values()}
         for variant in self.plan.variants:
             params = self._params(seed, variant.name, variant.changes)
-            # Where the agents are the same, so are the calls.
+            # What is not the variant's own is the full training's. Where all agents are, so are
+            # all calls of the first attempts.
+            own = variant.critic or ""
             known = variant.system if variant.fewer_attempts else "planner-sft"
-            start = None if variant.system == "one-agent" else cells[main, known][0]
-            cell = self.lab.cell(params, main, variant.system, variant.name, start)
+            cell = self.lab.cell(
+                params,
+                main,
+                variant.system,
+                variant.name,
+                trained={name: full for name in AGENTS[variant.system] if name != own},
+                start=None if own == "planner-sft" else cells[main, known][0],
+            )
             cells[main, variant.name] = cell, variant.system
             if variant.critic:
                 models[variant.name] = params, variant.critic

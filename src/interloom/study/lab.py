@@ -101,16 +101,27 @@ class Lab:
         return self.stage(params, made_by.name).folder / path
 
     def cell(
-        self, params: Params, benchmark: str, system: SystemName, label: str, start: Task | None
+        self,
+        params: Params,
+        benchmark: str,
+        system: SystemName,
+        label: str,
+        *,
+        trained: Mapping[str, Params] | None = None,
+        start: Task | None = None,
     ) -> Task:
         """The task that asks a system a benchmark's items and grades its answers.
 
-        ``start`` is a cell whose calls are known already, so that an equal plan, picture or
-        judgment is not made again.
+        Args:
+            trained: params under which an agent (an output such as ``critic-sft``) was trained, if
+                not ``params``.
+            start: a cell whose calls are known already, so that an equal plan, picture or judgment
+                is not made again.
         """
         models = [name for name in dict.fromkeys(AGENTS.get(system, ())) if name != "vlm"]
-        folders = {name: self.output(params, name) for name in models}
-        before = [self.stage(params, _stage_of(name).name).folder for name in models]
+        sources = {name: (trained or {}).get(name, params) for name in models}
+        folders = {name: self.output(source, name) for name, source in sources.items()}
+        before = [self.stage(of, _stage_of(name).name).folder for name, of in sources.items()]
         sections = params.settings.model_dump(
             mode="json", include={"seed", "models", "teacher", "evaluate"}
         )

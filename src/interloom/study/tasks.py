@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +76,28 @@ def run_all(tasks: Sequence[Task], jobs: int, said: Callable[[str], None]) -> No
                 _check(task, future)
                 done = total - len(waiting) - len(running)
                 took, passed = cost(task.folder)["seconds"], time.monotonic() - started
-                said(f"{task.name}: {clock(took)} ({done} of {total} done, {clock(passed)} so far)")
+                left = _seconds_left(tasks, waiting, running.values(), jobs)
+                said(
+                    f"{task.name}: {clock(took)} ({done} of {total} done, {clock(passed)} so far, "
+                    f"about {clock(left)} to go)"
+                )
+
+
+def _seconds_left(
+    tasks: Sequence[Task], waiting: Sequence[Task], running: Iterable[Task], jobs: int
+) -> float:
+    """What the tasks that are not done will take if each takes as long as the mean of its kind did,
+    or of all where none of its kind is done. Half of a running one is taken as done."""
+    known: dict[str, list[float]] = {}
+    for folder in {task.folder for task in tasks if is_done(task.folder)}:
+        known.setdefault(folder.parent.name, []).append(cost(folder)["seconds"])
+    means = {kind: sum(values) / len(values) for kind, values in known.items()}
+    usual = sum(means.values()) / len(means)
+
+    def expected(of: Iterable[Task]) -> float:
+        return sum(means.get(task.folder.parent.name, usual) for task in of)
+
+    return (expected(waiting) + expected(running) / 2) / jobs
 
 
 def _check(task: Task, future: Future[None]) -> None:
