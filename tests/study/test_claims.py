@@ -5,6 +5,8 @@ import random
 from dataclasses import asdict
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import study_project
 
@@ -31,6 +33,12 @@ def study(tmp_path: Path) -> Study:
     root = study_project.make(tmp_path / "project")
     plan = Plan((1, 2, 3), variants(load_settings(root / "params.yaml")), ("ueval",), 16, 12)
     made, rng = Study(root, tmp_path / "study", plan), random.Random(0)
+    for place, task in enumerate(made.lay_out_data()):
+        path = task.folder / "outputs/critic-data/sft.parquet"
+        path.parent.mkdir(parents=True)
+        # Filtered and unfiltered data in turn.
+        pq.write_table(pa.table({"id": list(range(40 if place % 2 == 0 else 300))}), path)
+    made.lay_out()
     for seed in made.seeds.values():
         for (benchmark, label), (task, system) in seed.cells.items():
             items = {f"{i}": SCORES[label] + rng.gauss(0, 3) for i in range(16)}
@@ -93,3 +101,10 @@ def test_calls_of_variants_start_from_the_right_cell(study: Study):
     # Per seed: the planner and the one agent; the critic and that of unfiltered data.
     assert len(trained) == 3 * 4
     assert len([f for f in study.lab.tasks if f.parent.name == "grpo-critic"]) == 3 * 3
+
+
+def test_other_data_is_trained_on_for_as_many_steps(study: Study, tmp_path: Path):
+    full = load_settings(tmp_path / "study/params/full-seed-1.yaml").sft_critic.epochs
+    other = load_settings(tmp_path / "study/params/unfiltered-seed-1.yaml")
+    assert other.sft_critic.epochs == pytest.approx(full * 40 / 300, abs=1e-3)
+    assert not other.critic_data.filter and not other.critic_data.balance

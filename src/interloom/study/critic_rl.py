@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from interloom.benchmarks.systems import AGENTS
 from interloom.settings import Settings, SystemName
 from interloom.stages import STAGES
@@ -40,6 +42,9 @@ class Variant:
     system: SystemName
     against: SystemName
     critic: str | None = None
+    other_data: bool = False
+    """Its critic's data has another size; it is trained for as many steps as the full training's
+    all the same."""
 
     @property
     def fewer_attempts(self) -> bool:
@@ -51,7 +56,8 @@ def variants(settings: Settings) -> tuple[Variant, ...]:
     """The ablations of the paper.
 
     One agent for both jobs sees the critic's rows as often as the critic itself does. Unfiltered
-    data is compared after SFT, so that what RL makes of it does not cover the difference.
+    data is compared after SFT, so that what RL makes of it does not cover the difference, and with
+    as many steps, since there is several times as much of it.
     """
     times = max(1, round(settings.sft_critic.epochs / settings.sft_planner.epochs))
     return (
@@ -65,6 +71,7 @@ def variants(settings: Settings) -> tuple[Variant, ...]:
             "full-sft",
             "full-sft",
             "critic-sft",
+            other_data=True,
         ),
         Variant(
             "one-agent",
@@ -104,23 +111,41 @@ class Seed:
 
 
 class Study:
-    """All tasks of a plan, and what came of them."""
+    """All tasks of a plan, and what came of them. ``seeds`` is filled by ``lay_out``."""
 
     def __init__(self, root: Path, out: Path, plan: Plan) -> None:
         self.plan, self.lab = plan, Lab(root, out)
-        self.seeds = {seed: self._seed(seed) for seed in plan.seeds}
+        self.seeds: dict[int, Seed] = {}
 
     def run(self, jobs: int, said: Callable[[str], None]) -> None:
-        """Carry out what is not done yet: all seeds' data first, then all trainings, …, so that at
-        the end many short tasks are left and no processor waits for a long one."""
-        tasks = list(self.lab.tasks.values())
+        """Carry out what is not done yet: first all seeds' data, whose size decides how long a
+        variant is trained, then all trainings, and the evaluations at the end, so that many short
+        tasks are left there and no processor waits for a long one."""
+        self.lay_out_data()
+        run_all(list(self.lab.tasks.values()), jobs, said)
+        self.lay_out()
         order = [spec.name for spec in STAGES]
 
         def rank(task: Task) -> int:
             stage = task.folder.parent.name
             return order.index(stage) if stage in order else len(order)
 
-        run_all(sorted(tasks, key=rank), jobs, said)
+        run_all(sorted(self.lab.tasks.values(), key=rank), jobs, said)
+
+    def lay_out_data(self) -> list[Task]:
+        """The tasks that make the critics' data of all seeds and variants."""
+        return [
+            self.lab.stage(self._params(seed, name, changes), "critic-data")
+            for seed in self.plan.seeds
+            for name, changes in (
+                (FULL, ()),
+                *((v.name, v.changes) for v in self.plan.variants if v.other_data),
+            )
+        ]
+
+    def lay_out(self) -> None:
+        """All tasks. Needs the critics' data."""
+        self.seeds = {seed: self._seed(seed) for seed in self.plan.seeds}
 
     def _params(self, seed: int, name: str, changes: Sequence[str] = ()) -> Params:
         sections = ("trajectories", "sft_planner", "sft_critic", "grpo_critic", "evaluate")
@@ -150,6 +175,10 @@ class Study:
         models = {output: (full, output) for output in CRITICS.values()}
         for variant in self.plan.variants:
             params = self._params(seed, variant.name, variant.changes)
+            if variant.other_data:
+                epochs = self._epochs(full, params)
+                changes = (*variant.changes, f"sft_critic.epochs={epochs}")
+                params = self._params(seed, variant.name, changes)
             # What is not the variant's own is the full training's. Where all agents are, so are
             # all calls of the first attempts.
             own = variant.critic or ""
@@ -167,6 +196,11 @@ class Study:
                 models[variant.name] = params, variant.critic
         return Seed(cells, self.lab.critics(full, self.plan.cases, models))
 
+    def _epochs(self, full: Params, other: Params) -> float:
+        """Epochs over other data that make as many steps as the full training's over its own."""
+        rows = [_rows(self.lab.stage(params, "critic-data")) for params in (full, other)]
+        return round(full.settings.sft_critic.epochs * rows[0] / rows[1], 3)
+
     def scores(self, benchmark: str, label: str) -> Scores:
         """Scores of a system of the full training, or of a variant."""
         found = {}
@@ -180,3 +214,7 @@ class Study:
         return {
             number: read_outcome(seed.critics.folder, name) for number, seed in self.seeds.items()
         }
+
+
+def _rows(data: Task) -> int:
+    return pq.read_metadata(data.folder / "outputs/critic-data/sft.parquet").num_rows
