@@ -3,7 +3,9 @@
 The same GRPO steps (shipped VLM, N = 8) three times in turn, with a generator that answers after
 SECONDS and takes LANES calls at a time, as a server does: rewards asked for one after the other,
 rewards of a step in one batch, and rewards begun while the policy still writes. Prints steps per
-minute and the share of the time spent waiting for rewards.
+minute and the share of the time spent waiting for rewards. The critic is that of the project
+folder (stage ``sft-critic``). Half a second an image is quick: FLUX.2-klein-9B and a judge take
+longer.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ Models of the papers' shapes with random weights, through this project's own set
   measured apart): completion tokens/s, utilisation, peak memory.
 - *generator*: FLUX.2-klein-9B, seconds per 1024² edit at 4 steps.
 
-One JSON line each. ``--tiny`` takes miniature shapes, for a machine without a GPU: it shows that the
-script works and says nothing about speed. Utilisation counts the arithmetic that a step needs
+One JSON line each. ``--tiny`` takes miniature shapes, for a machine without a GPU: it shows that
+the script works and says nothing about speed. Utilisation counts the arithmetic that a step needs
 (forward and backward; a recomputed forward pass is not counted twice) against the card's dense
 bfloat16 peak.
 """
@@ -31,6 +31,7 @@ from datasets import Dataset
 from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
 from PIL import Image
 from transformers import (
+    PrinterCallback,
     Qwen2TokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -232,6 +233,7 @@ def timed(trainer: Any, device: torch.device) -> float:
     """Seconds of a step, without the first."""
     clock = Clock(device)
     trainer.add_callback(clock)
+    trainer.remove_callback(PrinterCallback)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     trainer.train()
@@ -298,7 +300,8 @@ def measure_sft(bench: Bench, batch: int = 4) -> None:
 
 
 def measure_grpo(bench: Bench, prompts: int = 2, group: int = 8) -> None:
-    """Steps of ``prompts`` × ``group`` rollouts: sampling, reference and update.
+    """Steps of ``prompts`` × ``group`` rollouts: sampling and update; with LoRA, where the base is
+    the reference, the KL term too.
 
     Random weights never end an answer, so that all are as long as allowed; that they are then left
     out of the loss costs the same.
@@ -307,6 +310,8 @@ def measure_grpo(bench: Bench, prompts: int = 2, group: int = 8) -> None:
              "max_new_tokens": bench.shape.answer, "use_vllm": False, "parts": 1}  # fmt: skip
     options = bench.settings.grpo_critic.model_copy(update=bench.changes() | sizes)
     processor, model = bench.vlm()
+    if not bench.lora:  # TRL reads a reference from the folder that the model came from: none here
+        options = options.model_copy(update={"kl_coefficient": 0.0})
     data = samples(bench.shape, prompts * (bench.steps + 1), bench.settings, processor)
     data = data.with_transform(_without_completion(data))
     lengths: list[int] = []
@@ -335,8 +340,9 @@ def measure_grpo(bench: Bench, prompts: int = 2, group: int = 8) -> None:
         read = processor(text=[asked], images=[data[0]["images"]])["input_ids"]
         seconds = timed(trainer, bench.device)
     rollouts, written = prompts * group, sum(lengths) / len(lengths)
-    # Sampled once, read by the reference once, trained on with a forward and a backward pass.
-    passes = 1 + 1 + 3
+    # Sampled once, trained on with a forward and a backward pass, read by the reference if there is
+    # one.
+    passes = 1 + 3 + bool(bench.lora)
     flops = passes * rollouts * forward_flops(bench.shape, len(read[0]) + written)
     report(
         "grpo", bench.device, parameters=sum(p.numel() for p in model.parameters()),
@@ -396,7 +402,7 @@ def measure_generator(bench: Bench) -> None:
 
 
 def main(
-    part: Annotated[list[Part] | None, typer.Option(help="Only these; all by default.")] = None,
+    part: Annotated[list[str] | None, typer.Option(help="Only sft, grpo or generator.")] = None,
     steps: Annotated[int, typer.Option(help="Timed steps after one to warm up.", min=1)] = 3,
     lora: Annotated[int, typer.Option(help="LoRA rank; 0 trains all weights.", min=0)] = 0,
     tiny: Annotated[bool, typer.Option(help="Miniature shapes.")] = False,
@@ -413,6 +419,8 @@ def main(
     )
     bench = Bench(shape, settings.model_copy(update={"models": models}), device, steps, lora, tiny)
     measures = {"sft": measure_sft, "grpo": measure_grpo, "generator": measure_generator}
+    if unknown := set(part or ()) - measures.keys():
+        raise typer.BadParameter(f"no part {', '.join(sorted(unknown))}")
     for name in part or measures:
         measures[name](bench)
         if device.type == "cuda":

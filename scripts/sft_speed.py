@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from transformers import PrinterCallback
 from trl.trainer.sft_trainer import SFTTrainer
 
 from interloom.backends.transformers import load_model, load_processor
@@ -84,6 +85,7 @@ def measure(data: Data, settings: Settings, work: Path, *, ours: bool) -> str:
         )
     else:
         trainer = SFTTrainer(train_dataset=data.in_memory(), **shared)
+    trainer.remove_callback(PrinterCallback)
     clock, cpu = time.perf_counter(), time.process_time()
     trainer.train()
     clock, cpu = time.perf_counter() - clock, time.process_time() - cpu

@@ -180,10 +180,11 @@ class Lab:
     def _add(self, task: Task) -> Task:
         return self.tasks.setdefault(task.folder, task)
 
+    @cache  # noqa: B019  (a lab lives as long as its study)
     def _code(self, module: str) -> list[str]:
         return [self._digest(path) for path in code_of(module) if (self.root / path).exists()]
 
-    @cache  # noqa: B019  (a lab lives as long as its study)
+    @cache  # noqa: B019
     def _digest(self, path: str) -> str:
         return digest(self.root / path)
 
