@@ -31,8 +31,8 @@ from datasets import Dataset
 from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
 from PIL import Image
 from transformers import (
+    AutoTokenizer,
     PrinterCallback,
-    Qwen2TokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3VLConfig,
@@ -334,7 +334,7 @@ def measure_grpo(bench: Bench, prompts: int = 2, group: int = 8) -> None:
             processing_class=processor,
             peft_config=sft.lora(options),
         )
-        asked = trainer.processing_class.apply_chat_template(
+        asked = processor.apply_chat_template(
             data[0]["prompt"], tokenize=False, add_generation_prompt=True
         )
         read = processor(text=[asked], images=[data[0]["images"]])["input_ids"]
@@ -364,7 +364,7 @@ def _without_completion(data: Dataset) -> Callable[[dict[str, list[int]]], dict[
 def measure_generator(bench: Bench) -> None:
     """Edits of one picture, one at a time and four at a time."""
     shape, torch_dtype = bench.shape, torch.bfloat16
-    tokenizer = Qwen2TokenizerFast.from_pretrained(ROOT / "data/generator/tokenizer")
+    tokenizer: Any = AutoTokenizer.from_pretrained(ROOT / "data/generator/tokenizer")
     with torch.device(bench.device):
         torch.set_default_dtype(torch_dtype)
         try:
@@ -373,7 +373,9 @@ def measure_generator(bench: Bench) -> None:
             autoencoder = AutoencoderKLFlux2(**shape.autoencoder)
         finally:
             torch.set_default_dtype(torch.float32)
-    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(ROOT / "data/generator/scheduler")
+    scheduler: Any = FlowMatchEulerDiscreteScheduler.from_pretrained(
+        ROOT / "data/generator/scheduler"
+    )
     pipeline: Any = PairedFlux2KleinPipeline(
         scheduler=scheduler, vae=autoencoder, text_encoder=encoder, tokenizer=tokenizer,
         transformer=transformer, is_distilled=True,

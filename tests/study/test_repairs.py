@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,8 @@ from executor import Executor
 
 from interloom.backends.pocket import PocketJudge
 from interloom.dialogue import format_critique
-from interloom.records import Critique
+from interloom.records import Critique, Failure
+from interloom.roles import GenerationJob
 from interloom.study.repairs import judge_critic, make_cases, read_outcome, try_critics
 from interloom.train.refinement import Refiner
 
@@ -16,10 +17,10 @@ from interloom.train.refinement import Refiner
 class Careless(Executor):
     """Does nothing at all in every third call."""
 
-    def generate(self, jobs):
+    def generate(self, jobs: Sequence[GenerationJob]) -> list[bytes | Failure]:
         made = super().generate(jobs)
         return [
-            (job.source if i % 3 == 0 else image)
+            (job.source or b"" if i % 3 == 0 else image)
             for i, (job, image) in enumerate(zip(jobs, made, strict=True))
         ]
 

@@ -51,6 +51,7 @@ def test_a_file_is_read_and_its_processes_divide_the_paper_profile(
 
 def test_fsdp_wraps_layers_that_exist_and_saves_whole_models():
     options = read(ROOT / "profiles/accelerate/fsdp.yaml").fsdp_config
+    assert options is not None
     for name in options["fsdp_transformer_layer_cls_to_wrap"].split(","):
         assert name in vars(modeling_qwen3_vl), name
     assert "FULL_STATE_DICT" in options["fsdp_state_dict_type"]

@@ -186,7 +186,7 @@ def fit(
         _demand_readiness(validation.readiness(seed), options, stage)
     sft.train(trainer, watch, stage)
     failed = sum(entry.get("reward/failed_calls", 0.0) for entry in watch.training)
-    further = {"training_failed_calls": failed}
+    further: Metrics = {"training_failed_calls": failed}
     sft.finish(watch, stage, base, "critic-rl", models, options, further)
 
 

@@ -33,8 +33,8 @@ class PartwiseGRPOTrainer(GRPOTrainer):
         self._ids = [row["id"] for row in inputs]
         scored = super()._generate_and_score_completions(inputs)
         self.on_advantages(scored["advantages"].tolist())
-        everyones = self.accelerator.gather(scored["advantages"]).tolist()
-        for name, value in advantage_figures(everyones).items():
+        everyones: Any = self.accelerator.gather(scored["advantages"])
+        for name, value in advantage_figures(everyones.tolist()).items():
             self._metrics["train"][name].append(value)
         return scored
 
