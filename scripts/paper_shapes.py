@@ -283,6 +283,7 @@ def measure_sft(bench: Bench, batch: int = 4) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer = LikeLengthsSFTTrainer(
             lengths=[1] * len(data),
+            batch_size=batch,
             model=model,
             args=sft.sft_config(options, bench.settings.models, Path(folder), 0),
             train_dataset=data,

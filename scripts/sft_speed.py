@@ -81,7 +81,7 @@ def measure(data: Data, settings: Settings, work: Path, *, ours: bool) -> str:
     shared["args"].logging_steps = 1
     if ours:
         trainer: Any = LikeLengthsSFTTrainer(
-            lengths=data.lengths, train_dataset=data.lazy, **shared
+            lengths=data.lengths, batch_size=options.batch_size, train_dataset=data.lazy, **shared
         )
     else:
         trainer = SFTTrainer(train_dataset=data.in_memory(), **shared)

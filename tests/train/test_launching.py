@@ -46,7 +46,9 @@ def test_a_file_is_read_and_its_processes_divide_the_paper_profile(
     for options in (settings.sft_planner, settings.sft_critic):
         sft.accumulation("batch_size", options.batch_size, options.micro_batch_size)
     grpo = settings.grpo_critic
-    preflight.check_group(grpo.group_size, grpo.batch_size, grpo.micro_batch_size)
+    preflight.check_group(
+        grpo.group_size, grpo.batch_size, grpo.micro_batch_size, config.num_processes
+    )
 
 
 def test_fsdp_wraps_layers_that_exist_and_saves_whole_models():

@@ -98,10 +98,9 @@ def test_groups_that_cannot_work_are_refused(group: int, micro: int, named: str)
         preflight.check_group(group, 2, micro)
 
 
-def test_groups_stay_whole_on_every_process(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    preflight.check_group(8, 16, 1)
-    with pytest.raises(InterloomError, match="6 prompts do not divide over 4 processes"):
-        preflight.check_group(8, 6, 1)
-    with pytest.raises(InterloomError, match=r"16 completions of a step.*over 4 process"):
-        preflight.check_group(4, 16, 5)
+def test_groups_stay_whole_on_every_process():
+    preflight.check_group(8, 16, 1, devices=4)
+    with pytest.raises(InterloomError, match="6 prompts do not spread over 4 devices"):
+        preflight.check_group(8, 6, 1, devices=4)
+    with pytest.raises(InterloomError, match=r"16 completions of a step.*each of 4 device"):
+        preflight.check_group(4, 16, 5, devices=4)

@@ -163,7 +163,9 @@ def test_one_process_does_not_take_several_gpus(
     open_stage: Open, settings: Make, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(InterloomError, match=r"2 GPUs and one process.*accelerate launch"):
+    with pytest.raises(
+        InterloomError, match=r"2 GPUs and one process.*torchrun.*accelerate launch"
+    ):
         sft_critic.run(settings("sft_critic", batch_size=8), open_stage("sft-critic"))
 
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from interloom import ranks
 from interloom.records import Failure, Score
 from interloom.seeding import derive_seed
 from interloom.settings import GrpoSettings
-from interloom.train import sharing
 from interloom.train.data import Row
 from interloom.train.measure import mean, repaired
 from interloom.train.refinement import Executed, Refinement, Refiner
@@ -112,13 +112,6 @@ class CriticReward:
             after[i] = result.score if isinstance(result, Executed) else result
         return after
 
-    def execute_shared(self, completions: Sequence[str], cases: Sequence[Case]) -> list[After]:
-        """``execute`` for what all processes have: each does a share, all get all scores."""
-        return sharing.spread(
-            list(zip(completions, cases, strict=True)),
-            lambda mine: self.execute([text for text, _ in mine], [case for _, case in mine]),
-        )
-
     def compose(
         self, completions: Sequence[str], cases: Sequence[Case], after: Sequence[After]
     ) -> Rewards:
@@ -168,7 +161,7 @@ def reward_metrics(
         "reward/format": mean(rewards.format),
         "reward/accuracy": mean(rewards.accuracy),
         # The trainer averages over processes; this makes it their sum.
-        "reward/failed_calls": float(failed * sharing.processes()),
+        "reward/failed_calls": float(failed * ranks.world()),
         "reward/zero_variance": zero_variance_share(rewards.total, group_size),
     }
     faulty = [i for i, case in enumerate(cases) if not case.success]

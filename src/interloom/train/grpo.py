@@ -9,19 +9,20 @@ objective and the k3 estimate of the KL divergence from the SFT model are TRL's.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 from datasets import Dataset
 from trl.trainer.grpo_config import GRPOConfig
 
-from interloom import cast, dialogue
+from interloom import cast, dialogue, ranks
 from interloom.backends.transformers import ChatModel, image_tokens, load_model, load_processor
 from interloom.construct import critic_data
 from interloom.errors import InterloomError
 from interloom.runner import StageRun
 from interloom.settings import GrpoSettings, ModelsSettings, Settings
-from interloom.train import preflight, readiness, sft, sharing
+from interloom.train import preflight, readiness, sft, together
 from interloom.train.critic_reward import CriticReward, LogMetric, case_from, fix_hits
 from interloom.train.data import (
     Row,
@@ -39,6 +40,8 @@ from interloom.train.samples import Sample, write_samples
 from interloom.train.sft_critic import case_of, request_of
 from interloom.train.watch import Metrics, Watch, last_checkpoint
 
+ROLLOUTS_VARIABLE = "INTERLOOM_ROLLOUTS_URL"
+"""Address of a vLLM server (``trl vllm-serve``) that writes the rollouts."""
 TABLE = 24
 """Rows of a table of samples."""
 
@@ -46,7 +49,9 @@ TABLE = 24
 def run(settings: Settings, stage: StageRun) -> None:
     """Body of the stage."""
     options = settings.grpo_critic
-    preflight.check_group(options.group_size, options.batch_size, options.micro_batch_size)
+    preflight.check_group(
+        options.group_size, options.batch_size, options.micro_batch_size, ranks.world()
+    )
     sft.prepare(options.threads, settings.seed)
     rows, train, held = _rows(options, stage)
     fit(
@@ -126,9 +131,8 @@ def fit(
         what="the critic's RL data",
         images_needed=True,
     )
-    if sharing.is_main():
-        said = f"{len(train)} prompts × {options.group_size}, longest {longest.tokens} tokens"
-        stage.log(f"critic: {said}")
+    said = f"{len(train)} prompts × {options.group_size}, longest {longest.tokens} tokens"
+    stage.log(f"critic: {said}")
     reward = CriticReward(refiner, options)
     cases = {row["id"]: case_from(row, seed) for row in plain_rows(rows, train)}
     advantages: list[float] = []
@@ -178,7 +182,7 @@ def fit(
         evaluate=evaluate,
         select="reward",
         evaluations=options.evaluations,
-        save=lambda folder: sft.save(trainer, folder),
+        save=lambda folder: sft.save(trainer, processor, folder),
         at_start=True,
         patience=options.patience,
     )
@@ -191,7 +195,7 @@ def fit(
 
 
 def _demand_readiness(figures: Metrics, options: GrpoSettings, stage: StageRun) -> None:
-    if sharing.is_main():
+    if ranks.rank() == 0:
         stage.metrics({f"readiness/{name}": value for name, value in figures.items()}, step=0)
     found = readiness.problems(figures, options.readiness)
     if found and options.readiness.act == "refuse":
@@ -235,7 +239,7 @@ class Validation:
 
     def __call__(self, step: int) -> Metrics:
         answers = sft.in_evaluation_mode(self.chat, self.conversations)
-        after = self.reward.execute_shared(answers, self.cases)
+        after = together.on_first(lambda: self.reward.execute(answers, self.cases))
         truths = [case.success for case in self.cases]
         rewards = self.reward.compose(answers, self.cases, after)
         known = [total for total in rewards.total if total is not None]
@@ -303,7 +307,7 @@ def write_rollouts(
 
 
 def _show(stage: StageRun, name: str, title: str, samples: list[Sample]) -> None:
-    if sharing.is_main():
+    if ranks.rank() == 0:
         write_samples(stage.work / name, title, samples)
         stage.artifact(stage.work / name, "samples")
 
@@ -336,6 +340,9 @@ def grpo_config(
         epsilon_high=0.28 if options.loss_type == "dapo" else None,
         mask_truncated_completions=True,
         use_vllm=options.use_vllm,
+        # Told by the executor if the rollouts are written on servers of their own.
+        vllm_mode="server" if ROLLOUTS_VARIABLE in os.environ else "colocate",
+        vllm_server_base_url=os.environ.get(ROLLOUTS_VARIABLE),
         # A sampled image token would break the next forward pass; TRL suppresses one of the four.
         generation_kwargs=(
             {"logit_bias": dict.fromkeys(suppressed, -100.0)}

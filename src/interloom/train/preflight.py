@@ -22,9 +22,9 @@ from transformers import (
     TrainingArguments,
 )
 
+from interloom import ranks
 from interloom.backends.transformers import ImageOnlyQwen3VLProcessor, encode
 from interloom.errors import InterloomError
-from interloom.train import sharing
 
 CANDIDATES = 16
 """Samples that look longest and are measured in tokens."""
@@ -47,8 +47,25 @@ class Longest:
         return Longest(self.what, inputs, self.tokens + by)
 
 
-def check_group(group_size: int, batch_size: int, micro_batch_size: int) -> None:
-    """Refuse GRPO settings that give no group statistics or no whole batches.
+def check_devices() -> None:
+    """Refuse one process with several GPUs: the trainer would split every batch over them, and no
+    batch size would be ours.
+
+    Raises:
+        InterloomError: naming what to do.
+    """
+    seen = torch.cuda.device_count()
+    if seen > 1 and ranks.world() == 1:
+        raise InterloomError(
+            f"{seen} GPUs and one process: start the stage with `torchrun --nproc-per-node {seen} "
+            "--no-python interloom run …` or accelerate launch (profiles/accelerate), or show it "
+            "one GPU with CUDA_VISIBLE_DEVICES"
+        )
+
+
+def check_group(group_size: int, batch_size: int, micro_batch_size: int, devices: int = 1) -> None:
+    """Refuse GRPO settings that give no group statistics, no whole batches, or groups that are
+    spread over devices.
 
     Raises:
         InterloomError: naming the setting.
@@ -58,18 +75,17 @@ def check_group(group_size: int, batch_size: int, micro_batch_size: int) -> None
             f"grpo_critic.group_size = {group_size}: an advantage compares rollouts of one prompt, "
             "use at least 2"
         )
-    devices = sharing.processes()
     if batch_size % devices:
         raise InterloomError(
-            f"grpo_critic.batch_size = {batch_size} prompts do not divide over {devices} "
-            "processes: the rollouts of a prompt stay on one, so that its group is whole there"
+            f"grpo_critic.batch_size = {batch_size} prompts do not spread over {devices} devices: "
+            "the rollouts of a prompt stay on one, so use a multiple of their number"
         )
     completions = batch_size // devices * group_size
     if completions % micro_batch_size:
         raise InterloomError(
             f"grpo_critic.micro_batch_size = {micro_batch_size} does not divide the {completions} "
-            f"completions of a step (batch_size {batch_size} × group_size {group_size}, over "
-            f"{devices} process(es))"
+            f"completions of a step (batch_size {batch_size} × group_size {group_size}) on each of "
+            f"{devices} device(s)"
         )
 
 

@@ -20,6 +20,7 @@ from transformers import PrinterCallback
 from transformers.utils import logging as transformers_logging
 from trl.trainer.sft_config import SFTConfig
 
+from interloom import ranks
 from interloom.backends.transformers import (
     ChatModel,
     ImageOnlyQwen3VLProcessor,
@@ -30,9 +31,9 @@ from interloom.backends.transformers import (
 from interloom.dialogue import Conversation
 from interloom.errors import InterloomError
 from interloom.runner import StageRun
-from interloom.seeding import seed_everything
+from interloom.seeding import derive_seed, seed_everything
 from interloom.settings import ModelsSettings, SftSettings, TrainerSettings
-from interloom.train import preflight, sharing
+from interloom.train import preflight, together
 from interloom.train.batches import LikeLengthsSFTTrainer
 from interloom.train.watch import (
     Metrics,
@@ -93,11 +94,11 @@ def fit(
         what=f"the {task.name}'s training data",
         images_needed=task.images_needed,
     )
-    if sharing.is_main():
-        count = len(task.samples)
-        stage.log(f"{task.name}: {count} samples, the longest has {longest.tokens} tokens")
+    count = len(task.samples)
+    stage.log(f"{task.name}: {count} samples, the longest has {longest.tokens} tokens")
     trainer = LikeLengthsSFTTrainer(
         lengths=task.lengths,
+        batch_size=settings.batch_size,
         model=model,
         args=config,
         train_dataset=task.samples,
@@ -120,7 +121,7 @@ def fit(
         evaluate=evaluate,
         select=task.select,
         evaluations=settings.evaluations,
-        save=lambda folder: save(trainer, folder),
+        save=lambda folder: save(trainer, processor, folder),
         patience=settings.patience,
     )
     train(trainer, watch, stage)
@@ -176,21 +177,6 @@ def trainer_arguments(
         "disable_tqdm": True,
         "seed": seed,
         "data_seed": seed,
-        **sharding(settings),
-    }
-
-
-def sharding(settings: TrainerSettings) -> dict[str, Any]:
-    """FSDP 2 where several processes are to share one model; whole model files are saved."""
-    if settings.sharding == "none" or sharing.processes() == 1:
-        return {}
-    return {
-        "fsdp": True,
-        "fsdp_config": {
-            "version": 2,
-            "transformer_layer_cls_to_wrap": ["Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock"],
-            "state_dict_type": "FULL_STATE_DICT",
-        },
     }
 
 
@@ -200,7 +186,7 @@ def accumulation(name: str, batch: int, micro: int) -> int:
     Raises:
         InterloomError: the batch does not divide.
     """
-    devices = sharing.processes()
+    devices = ranks.world()
     if batch % (micro * devices):
         raise InterloomError(
             f"{name} = {batch} does not divide into micro_batch_size {micro} × {devices} device(s)"
@@ -226,9 +212,10 @@ def prepare(threads: int, seed: int) -> None:
     Raises:
         InterloomError: several GPUs for one process.
     """
-    sharing.check_devices()
+    preflight.check_devices()
     if threads:
         torch.set_num_threads(threads)
+    together.join()
     seed_everything(seed)
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
@@ -239,13 +226,16 @@ def in_evaluation_mode(
 ) -> list[str]:
     """Answers of a model that is in training, which is left in the mode it was in.
 
-    Of several processes each answers a share; all get all answers.
+    Several processes share the work.
     """
     training = chat.model.training
     chat.model.eval()
+    if ranks.rank():
+        seed = derive_seed(seed, "process", ranks.rank())
     try:
-        return sharing.spread(
-            conversations, lambda mine: chat.generate(mine, temperature=temperature, seed=seed)
+        return together.spread(
+            conversations,
+            lambda part: chat.generate(list(part), temperature=temperature, seed=seed),
         )
     finally:
         chat.model.train(training)
@@ -256,7 +246,7 @@ def train(trainer: Any, watch: Watch, stage: StageRun) -> None:
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(watch)
     resumed = last_checkpoint(stage.work)
-    if resumed is not None and sharing.is_main():
+    if resumed is not None:
         stage.log(f"continuing from {resumed.name}")
     try:
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
@@ -267,12 +257,18 @@ def train(trainer: Any, watch: Watch, stage: StageRun) -> None:
         ) from error
 
 
-def save(trainer: Any, folder: Path) -> None:
+def save(trainer: Any, processor: ImageOnlyQwen3VLProcessor, folder: Path | None) -> None:
     """The current model (an adapter alone, if there is one) and its processor.
 
-    Called by every process: the shards of a model are gathered, and the main one writes.
+    Of a model that is sharded over processes all give their part; the first has the ``folder``.
     """
-    trainer.save_model(str(folder), _internal_call=True)
+    weights = None
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if folder is not None:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        model.save_pretrained(folder, state_dict=weights)
+        processor.save_pretrained(folder)
 
 
 def export(
@@ -313,9 +309,9 @@ def finish(
     settings: TrainerSettings,
     further: Metrics | None = None,
 ) -> None:
-    """Write the stage's products, from the main process: the best model, its evaluation as metrics
-    (and what else is given), and the curve of all evaluations."""
-    if sharing.is_main():
+    """Write the stage's products, in the first process: the best model, its evaluation as metrics
+    (and what else is given), and the curve of all evaluations. All processes end together."""
+    if ranks.rank() == 0:
         export(
             stage.work / "best",
             base,
@@ -328,4 +324,4 @@ def finish(
         text = json.dumps({**watch.best, **(further or {})}, indent=2, sort_keys=True)
         stage.out("metrics").write_text(text + "\n")
         write_curve(stage.out("curve"), watch)
-    sharing.wait()
+    together.wait_for_all()

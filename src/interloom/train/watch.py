@@ -20,10 +20,11 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from interloom import ranks
 from interloom.atomic import put
 from interloom.progress import Bar
 from interloom.runner import StageRun
-from interloom.train import sharing
+from interloom.train import together
 
 Metrics = dict[str, float]
 COMPLETE = "complete"
@@ -36,14 +37,17 @@ def checkpoints(work: Path) -> Path:
 
 def last_checkpoint(work: Path) -> Path | None:
     """The newest whole checkpoint. Half-written ones, left by a kill, are removed."""
-    found: list[Path] = []
-    for folder in sorted(checkpoints(work).glob("checkpoint-*")):
-        if (folder / COMPLETE).is_file():
-            found.append(folder)
-        elif sharing.is_main():
-            shutil.rmtree(folder)
-    sharing.wait()
-    return max(found, key=lambda folder: int(folder.name.split("-")[1]), default=None)
+
+    def look() -> Path | None:
+        found: list[Path] = []
+        for folder in sorted(checkpoints(work).glob("checkpoint-*")):
+            if (folder / COMPLETE).is_file():
+                found.append(folder)
+            else:
+                shutil.rmtree(folder)
+        return max(found, key=lambda folder: int(folder.name.split("-")[1]), default=None)
+
+    return together.on_first(look)
 
 
 def evaluation_steps(total: int, count: int) -> list[int]:
@@ -59,15 +63,13 @@ def evaluation_steps(total: int, count: int) -> list[int]:
 class Watch(TrainerCallback):
     """Evaluates, keeps the best, logs to the stage's run.
 
-    Of several processes each calls ``evaluate`` and ``save`` (which may share the work or gather a
-    sharded model) and decides alike; only the main one writes.
-
     Args:
-        evaluate: measures the current model on held-out data; the same figures on every process.
+        evaluate: measures the current model on held-out data.
         select: the metric by which the best model is chosen; larger is better, a tie goes to the
         later.
         evaluations: how often to evaluate; a checkpoint is written each time.
-        save: writes the current model to a folder, from the main process.
+        save: writes the current model to a folder; with several processes all call it, those that
+        only give their share of the weights without a folder.
         at_start: also evaluate before the first step, so that training can never end worse than it
         began.
         patience: end early after so many evaluations without a new best; 0 never does.
@@ -80,7 +82,7 @@ class Watch(TrainerCallback):
         evaluate: Callable[[int], Metrics],
         select: str,
         evaluations: int,
-        save: Callable[[Path], None],
+        save: Callable[[Path | None], None],
         at_start: bool = False,
         patience: int = 0,
     ) -> None:
@@ -111,9 +113,8 @@ class Watch(TrainerCallback):
             kept = json.loads(history.read_text())
             self.evaluations = [e for e in kept["evaluations"] if e["step"] <= done]
             self.training = [e for e in kept["training"] if e["step"] <= done]
-        if sharing.is_main():
-            self._bar = self.stage.progress(state.max_steps - done, "training steps")
-            self._bar.__enter__()
+        self._bar = self.stage.progress(state.max_steps - done, "training steps")
+        self._bar.__enter__()
         if self.at_start and not self.evaluations:
             self._evaluate(0)
 
@@ -126,7 +127,7 @@ class Watch(TrainerCallback):
         **_: Any,
     ) -> None:
         numbers = numeric(logs or {})
-        if not numbers or not sharing.is_main():
+        if not numbers:
             return
         self.stage.metrics({f"train/{k}": v for k, v in numbers.items()}, step=state.global_step)
         self.training.append({"step": state.global_step, **numbers})
@@ -134,61 +135,45 @@ class Watch(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if self._bar is not None:
-            self._bar.advance()
+        assert self._bar is not None
+        self._bar.advance()
         if state.global_step in evaluation_steps(state.max_steps, self.count):
             self._evaluate(state.global_step)
             control.should_save = True
             behind = [e for e in self.evaluations if e["step"] > self.best["step"]]
             if self.patience and len(behind) >= self.patience:
-                self._log(f"no new best in {len(behind)} evaluations: ending early")
+                self.stage.log(f"no new best in {len(behind)} evaluations: ending early")
                 control.should_training_stop = True
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        sharing.wait()  # for the shards of all
-        if sharing.is_main():
+        together.wait_for_all()  # each process writes a part of it
+        if ranks.rank() == 0:
+            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             (folder / COMPLETE).touch()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
+        assert self._bar is not None
+        self._bar.__exit__(None, None, None)
         self._write()
 
     def _evaluate(self, step: int) -> None:
         metrics = self.evaluate(step)
         self.evaluations.append({"step": step, **metrics})
-        if sharing.is_main():
-            self.stage.metrics({f"held_out/{k}": v for k, v in metrics.items()}, step=step)
+        self.stage.metrics({f"held_out/{k}": v for k, v in metrics.items()}, step=step)
         shown = ", ".join(f"{name} {value:.3g}" for name, value in metrics.items())
-        self._log(f"step {step}, held out: {shown}")
-        if self.best["step"] == step:
-            self._keep_best()
+        self.stage.log(f"step {step}, held out: {shown}")
+        if self.best["step"] == step and ranks.rank() == 0:
+            replace_folder(self.stage.work / "best", self.save)
+        elif self.best["step"] == step:
+            self.save(None)
         self._write()
 
-    def _keep_best(self) -> None:
-        best = self.stage.work / "best"
-        aside = best.with_name("best.new")
-        if sharing.is_main():
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-        sharing.wait()
-        self.save(aside)
-        sharing.wait()
-        if sharing.is_main():
-            put(aside, best)
-        sharing.wait()
-
-    def _log(self, text: str) -> None:
-        if sharing.is_main():
-            self.stage.log(text)
-
     def _write(self) -> None:
-        if not sharing.is_main():
+        if ranks.rank():
             return
         path = self.stage.work / "history.json"
         text = json.dumps({"evaluations": self.evaluations, "training": self.training})
