@@ -44,7 +44,7 @@ from interloom.guards import signals_unwind, stage_lock, watch_parents
 from interloom.progress import RUN_PREFIX, Bar, clock, flow_listens, to_picture
 from interloom.seeding import seed_everything
 from interloom.settings import Settings
-from interloom.stages import StageSpec, upstream
+from interloom.stages import StageSpec, maker
 from interloom.tracking import (
     DataFile,
     Recorder,
@@ -334,18 +334,14 @@ def _inputs(spec: StageSpec, root: Path) -> tuple[DataFile, ...]:
     found: list[DataFile] = []
     for name, path in spec.deps.items():
         if not (root / path).exists():
-            makers = [other.name for other in upstream(spec) if _makes(other, path)]
-            how = f"run `dvc repro {makers[0]}`" if makers else "run `dvc pull data.dvc`"
+            made_by = maker(path)
+            how = f"run `dvc repro {made_by.name}`" if made_by else "run `dvc pull data.dvc`"
             raise InterloomError(f"stage {spec.name} needs {path}, which is not there: {how}")
         found.append(DataFile(name, path, digest(root / path, memory), "dep"))
     for path in code_of(spec.module):
         if (root / path).exists():  # installed without sources: nothing to hash
             found.append(DataFile(path, path, digest(root / path), "code"))
     return tuple(found)
-
-
-def _makes(spec: StageSpec, path: str) -> bool:
-    return any(path == out or path.startswith(out + "/") for out in spec.products.values())
 
 
 def _key(spec: StageSpec, params: Mapping[str, Any], inputs: tuple[DataFile, ...]) -> str:

@@ -225,6 +225,10 @@ class TrainerSettings(Section):
     micro_batch_size: Count
     """Samples per forward pass and device; the rest of a batch is accumulated."""
     gradient_checkpointing: bool
+    weights_dtype: Literal["float32", "bfloat16"]
+    """Number type of the stored weights while they are trained. A bfloat16 weight does not see
+    steps under about 1/256 of itself, which at the papers' learning rates is most of them; with
+    LoRA it is the frozen base that is stored so."""
     lora_rank: Annotated[int, Field(ge=0, le=1024)]
     """0 trains all weights."""
     max_new_tokens: Annotated[int, Field(ge=8, le=16384)]

@@ -250,6 +250,11 @@ def _touch(path: PurePosixPath, outs: Iterator[str]) -> bool:
     )
 
 
+def maker(path: str) -> StageSpec | None:
+    """The stage that writes ``path`` or a folder around it; none for shipped data."""
+    return next((spec for spec in STAGES if _touch(PurePosixPath(path), _all(spec))), None)
+
+
 def downstream(name: str) -> list[StageSpec]:
     """``name`` and every stage that needs it, directly or not, in the order of the list."""
     reached = {find_stage(name).name}
