@@ -20,6 +20,7 @@ from typing import Any
 from interloom import dvc_state
 from interloom.errors import InterloomError
 from interloom.progress import clock
+from interloom.stages import System, wanted_stages
 
 PR_SET_PDEATHSIG = 1
 SERVER_PATIENCE = 180.0
@@ -130,6 +131,7 @@ def launch(
     from_stage: str | None,
     only: str | None,
     force: bool,
+    system: System | None = None,
 ) -> int:
     """Run the lifecycle flow here and show it; the exit status (1 after a failure)."""
     live = sys.stderr.isatty() and sys.stdout.isatty()
@@ -138,10 +140,11 @@ def launch(
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "ERROR")
     # Prefect sends a SIGTERM on to us when its flow has ended by it: then our server ends too.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    names = wanted_stages(from_stage, only, system)
     began = time.monotonic()
     for line in dvc_state.repair(root):
         print(line)
-    if not force and profile is None and _up_to_date(root, from_stage, only):
+    if not force and profile is None and _up_to_date(root, names):
         print("Everything is up to date: DVC found no stage to run.")
         return 0
     if not live:
@@ -149,17 +152,17 @@ def launch(
     with prefect_server(root) as url:
         from flows.lifecycle import lifecycle
         from flows.stage import display
-        from interloom.stages import wanted_stages
 
         if live:
             print(f"Prefect shows this lifecycle at {url} while it runs")
-            display.open(wanted_stages(from_stage, only))
+            display.open(names)
         error: BaseException | None = None
         result: Any = None
         try:
             result = lifecycle(
-                project=str(root), profile=profile, from_stage=from_stage, only=only, force=force
-            )
+                project=str(root), profile=profile, from_stage=from_stage, only=only, force=force,
+                system=system,
+            )  # fmt: skip
         except Exception as caught:
             error = caught  # the flow's own failure, whatever a stage raised; told below
         finally:
@@ -175,11 +178,8 @@ def launch(
     return 0
 
 
-def _up_to_date(root: Path, from_stage: str | None, only: str | None) -> bool:
+def _up_to_date(root: Path, names: list[str]) -> bool:
     """Whether DVC finds nothing to do, so that no server need be started to learn it."""
-    from interloom.stages import wanted_stages
-
-    names = wanted_stages(from_stage, only)
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "status", "--json", *names],
         cwd=root, capture_output=True, text=True, check=False,

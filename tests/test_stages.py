@@ -10,7 +10,7 @@ from interloom.code import code_of
 from interloom.digests import digest
 from interloom.errors import InterloomError
 from interloom.settings import Settings
-from interloom.stages import STAGES, downstream, find_stage, to_dvc, upstream
+from interloom.stages import STAGES, downstream, find_stage, to_dvc, upstream, wanted_stages
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,7 +56,19 @@ def test_order_follows_the_graph() -> None:
     assert [spec.name for spec in downstream("grpo-critic")] == [
         "grpo-critic", "evaluate", "report", "register",
     ]  # fmt: skip
-    assert downstream("prompts") == list(STAGES)
+    assert downstream("prompts") == [spec for spec in STAGES if spec.system == "agents"]
+
+
+def test_a_lifecycle_runs_the_stages_of_one_system() -> None:
+    agents = wanted_stages(None, None)
+    assert agents == [spec.name for spec in STAGES if spec.system == "agents"]
+    assert agents[0] == "prompts" and agents[-1] == "register"
+    adaptive = wanted_stages(None, None, "adaptive")
+    assert adaptive[0] == "adaptive-data" and not set(adaptive) & set(agents)
+    assert wanted_stages("adaptive-data", None) == adaptive, "a named stage says which system"
+    assert wanted_stages(None, "adaptive-data") == ["adaptive-data"]
+    with pytest.raises(InterloomError, match="'prompts' is not of the system 'adaptive'"):
+        wanted_stages("prompts", None, "adaptive")
 
 
 def test_unknown_stage_lists_the_known() -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -168,12 +168,19 @@ def lifecycle(
     from_stage: Annotated[str | None, typer.Option("--from", help="Start at this stage.")] = None,
     only: Annotated[str | None, typer.Option(help="Run just this stage.")] = None,
     force: Annotated[bool, typer.Option(help="Run stages even if they are up to date.")] = False,
+    system: Annotated[
+        Literal["agents", "adaptive"] | None,
+        typer.Option(help="Whose stages; those of a named stage, else the agents'."),
+    ] = None,
 ) -> None:
-    """Run the whole lifecycle as a Prefect flow over the DVC stages."""
+    """Run the whole lifecycle of a system as a Prefect flow over the DVC stages."""
     root = _enter_project()
     from flows.launch import launch
 
-    raise typer.Exit(launch(root, profile=profile, from_stage=from_stage, only=only, force=force))
+    status = launch(
+        root, profile=profile, from_stage=from_stage, only=only, force=force, system=system
+    )
+    raise typer.Exit(status)
 
 
 @app.command()

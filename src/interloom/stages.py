@@ -7,13 +7,16 @@ knows a path. After a change here, or of what a body imports, run ``interloom st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from interloom.errors import InterloomError
 
 NO_PATHS: Mapping[str, str] = {}
+System = Literal["agents", "adaptive"]
+SYSTEMS: tuple[System, ...] = get_args(System)
+"""The two systems: planner and critic around a generator, and the unified model."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class StageSpec:
     """JSON files of numbers, kept in git."""
     plots: Mapping[str, str] = field(default_factory=dict)
     """CSV files with a header, or drawings."""
+    system: System = "agents"
+    """Which system's lifecycle it belongs to."""
 
     @property
     def products(self) -> dict[str, str]:
@@ -53,6 +58,8 @@ CRITIC_RL = {"critic-rl": "outputs/models/critic-rl"}
 CURVES = {
     f"curve-{name}": f"plots/{name}.csv" for name in ("sft-planner", "sft-critic", "grpo-critic")
 }
+UMM = {"umm": "data/umm"}
+ADAPTIVE_DATA = {"adaptive-data": "outputs/adaptive-data"}
 EVALUATION = {"evaluation": "outputs/evaluation"}
 REPORT = {"report": "reports"}
 
@@ -161,6 +168,27 @@ STAGES: tuple[StageSpec, ...] = (
         deps=PLANNER_SFT | CRITIC_RL | GENERATORS | PLANNER_DATA | CRITIC_DATA | EVALUATION,
         outs={"registration": "outputs/registration.json"},
     ),
+    StageSpec(
+        name="adaptive-data",
+        summary="escalate requests to stories: first try, reflections, plans",
+        module="interloom.adaptive.data",
+        sections=("adaptive_data", "models", "teacher", "unified"),
+        deps=UMM | GENERATORS,
+        outs=ADAPTIVE_DATA,
+        metrics={"metrics": "metrics/adaptive-data.json"},
+        plots={"yield": "plots/adaptive-data.csv", "flow": "plots/adaptive-data.svg"},
+        system="adaptive",
+    ),
+    StageSpec(
+        name="validate-adaptive",
+        summary="stop the adaptive lifecycle unless its stories meet their expectations",
+        module="interloom.adaptive.expectations",
+        sections=("adaptive_data", "models", "unified"),
+        deps=ADAPTIVE_DATA,
+        outs={"adaptive-validation": "outputs/adaptive-validation"},
+        metrics={"metrics": "metrics/validate-adaptive.json"},
+        system="adaptive",
+    ),
 )
 
 
@@ -192,13 +220,24 @@ def downstream(name: str) -> list[StageSpec]:
     return [spec for spec in STAGES if spec.name in reached]
 
 
-def wanted_stages(from_stage: str | None, only: str | None) -> list[str]:
-    """Names of the stages to run: all, one, or one and what needs it."""
+def wanted_stages(
+    from_stage: str | None, only: str | None, system: System | None = None
+) -> list[str]:
+    """Names of the stages to run: those of a system, one, or one and what needs it.
+
+    Without a system, a stage that is named says which one, and else it is the agents'.
+    """
     if from_stage and only:
         raise InterloomError("give --from or --only, not both")
+    named = from_stage or only
+    system = system or (find_stage(named).system if named else "agents")
+    chosen: Sequence[StageSpec] = downstream(from_stage) if from_stage else STAGES
     if only:
-        return [find_stage(only).name]
-    return [spec.name for spec in (downstream(from_stage) if from_stage else STAGES)]
+        chosen = [find_stage(only)]
+    names = [spec.name for spec in chosen if spec.system == system]
+    if not names:
+        raise InterloomError(f"stage {named!r} is not of the system {system!r}")
+    return names
 
 
 def _all(spec: StageSpec) -> Iterator[str]:

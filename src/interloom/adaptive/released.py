@@ -30,6 +30,8 @@ from interloom.adaptive.story import (
     Story,
     StoryError,
     SubStep,
+    interleave,
+    marked,
     parse_story,
     read_blocks,
     read_reflection,
@@ -39,7 +41,7 @@ from interloom.construct.files import Place, read_json, read_lines, save_image, 
 from interloom.construct.released import EXTRA
 from interloom.dialogue import IMAGE_MARK
 from interloom.errors import InterloomError
-from interloom.records import AXES, Evaluation, Record, Reflection, Segment, Thresholds
+from interloom.records import AXES, Evaluation, Record, Reflection, Thresholds
 
 RESULT = "result.json"
 AnyRecord = TypeVar("AnyRecord", bound=Record)
@@ -251,7 +253,7 @@ def write_rollouts(stories: Iterable[Story], path: Path) -> int:
             "instruction": story.prompt.instruction,
             "source_images": [save_image(path.parent, image) for image in story.prompt.references],
             "explanation": story.first.evaluation.reasoning,
-            "assistant_text": _marked(story.segments()),
+            "assistant_text": marked(story.segments()),
             "intermediate_steps": [{"instruction": said, "image": name} for said, name in tries],
             "final_image": names[-1],
             "reflections": [
@@ -300,7 +302,7 @@ def write_sft(stories: Iterable[Story], path: Path, form: SftForm) -> int:
     records = []
     for story in stories:
         asked = IMAGE_MARK * len(story.prompt.references) + story.prompt.instruction
-        told = _marked(story.segments())
+        told = marked(story.segments())
         pictures = (*story.prompt.references, *story.images)
         record: dict[str, Any]
         if form == "sharegpt":
@@ -371,22 +373,14 @@ def _turns(record: Place, form: SftForm) -> tuple[str, str]:
     return turns[0][1], turns[1][1]
 
 
-def _marked(segments: Sequence[Segment]) -> str:
-    return "".join(IMAGE_MARK if isinstance(part, bytes) else part for part in segments)
-
-
 def _told(record: Place, field: str, prompt: Prompt, text: str, images: Sequence[bytes]) -> Story:
     """The story of a text with marks for these images."""
-    pieces = text.split(IMAGE_MARK)
-    if len(pieces) != len(images) + 1:
-        raise record.wrong(field, f"{len(images)} images for {len(pieces) - 1} marks in the text")
-    segments: list[Segment] = [pieces[0]]
-    for image, piece in zip(images, pieces[1:], strict=True):
-        segments += [image, piece]
     try:
-        return parse_story(prompt, [part for part in segments if part])
+        return parse_story(prompt, interleave(text, images))
     except StoryError as error:
         raise record.wrong(field, f"no story ({error})") from error
+    except ValueError as error:
+        raise record.wrong(field, str(error)) from error
 
 
 def read_folder_of_results(folder: Path) -> Iterator[Story | Discarded]:

@@ -21,6 +21,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from interloom.dialogue import IMAGE_MARK, unified_prompt
 from interloom.records import (
     AXES,
     FAILURE_KINDS,
@@ -61,7 +62,9 @@ class StoryError(ValueError):
 
 
 def _unmarked(text: str) -> str:
-    found = re.search(r"</?(?:evaluate|failure_analysis|improvement_plan|step(?:_\d+)?)>", text)
+    found = re.search(
+        rf"</?(?:evaluate|failure_analysis|improvement_plan|step(?:_\d+)?)>|{IMAGE_MARK}", text
+    )
     if found:
         raise ValueError(f"{found[0]!r} marks a story's parts and cannot stand in their text")
     return text
@@ -128,8 +131,8 @@ class Prompt(Record):
     category: str = ""
 
     def segments(self) -> list[Segment]:
-        """As a turn of Emu3's chat, the pictures before the text."""
-        return ["USER: ", *self.references, f"{self.instruction} ASSISTANT:"]
+        """As the unified model is asked."""
+        return unified_prompt(self.instruction, self.references)
 
 
 SpanKind = Literal["prompt", "image", "evaluation", "reflection", "step", "end"]
@@ -211,6 +214,26 @@ class Story(Record):
             else:
                 joined.append(span.content)
         return joined
+
+
+def marked(segments: Sequence[Segment]) -> str:
+    """A stream as one text, with ``<image>`` for each picture."""
+    return "".join(IMAGE_MARK if isinstance(part, bytes) else part for part in segments)
+
+
+def interleave(text: str, images: Sequence[bytes]) -> list[Segment]:
+    """A text's marks replaced by pictures.
+
+    Raises:
+        ValueError: there are not as many marks as pictures.
+    """
+    pieces = text.split(IMAGE_MARK)
+    if len(pieces) != len(images) + 1:
+        raise ValueError(f"{len(images)} images for {len(pieces) - 1} marks in the text")
+    segments: list[Segment] = [pieces[0]]
+    for image, piece in zip(images, pieces[1:], strict=True):
+        segments += [image, piece]
+    return [part for part in segments if part]
 
 
 # ---------------------------------------------------------------------------------- reading

@@ -31,8 +31,11 @@ from transformers import (
 )
 
 from interloom import images
+from interloom.dialogue import unified_prompt
 from interloom.errors import InterloomError
-from interloom.records import Segment
+from interloom.records import Failure, Segment
+from interloom.roles import GenerationJob
+from interloom.seeding import derive_seed
 
 ARCHITECTURE = "Emu3ForConditionalGeneration"
 VISUAL = -1
@@ -486,3 +489,32 @@ class UnifiedModel:
             begun = header if row[-len(header) :] == header else []
             completions.append(Completion((*begun, *written), ended))
         return completions
+
+
+class UnifiedGenerator:
+    """A unified model in the role of Generator: the first picture that it draws for a prompt.
+
+    Args:
+        picture: how visual tokens are drawn.
+    """
+
+    def __init__(self, unified: UnifiedModel, picture: Sampling) -> None:
+        self.unified, self.picture, self.name = unified, picture, unified.name
+
+    def generate(self, jobs: Sequence[GenerationJob]) -> list[bytes | Failure]:
+        """One PNG per job, in order. The seed of a call is made of all its jobs' seeds."""
+        if not jobs:
+            return []
+        unified, stream = self.unified, self.unified.stream
+        prompts = []
+        for job in jobs:
+            given = [*job.references, *([job.source] if job.source else [])]
+            prompts.append(unified.prompt(unified_prompt(job.prompt, given)))
+        left = len(stream.form(unified.grid)) - len(stream.header(unified.grid))
+        made = unified.complete(
+            prompts,
+            [Limits(tokens=left)] * len(jobs),
+            picture=self.picture,
+            seed=derive_seed(*(job.seed for job in jobs)),
+        )
+        return list(unified.decode_pictures([completion.tokens for completion in made]))

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from transformers import Emu3ForConditionalGeneration
 
 from interloom.backends.unified import Limits, Stream, StreamError, UnifiedModel
+from interloom.dialogue import unified_prompt
 from interloom.pocket.foundation.training import Average, Metrics, Report, Schedule, train
 from interloom.pocket.foundation.umm_model import new_image_processor, new_umm, train_umm_tokenizer
 from interloom.pocket.foundation.vq import codes_scene, scene_codes, train_vq
@@ -41,7 +42,7 @@ from interloom.pocket.scene import (
 )
 
 SCHEDULE = Schedule(
-    steps=4500, learning_rate=2e-3, matrix_rate=1e-2, flat=0.5, weight_decay=0.01, average=0.998
+    steps=2000, learning_rate=2e-3, matrix_rate=1e-2, flat=0.55, weight_decay=0.01, average=0.998
 )
 BATCH = 16
 GROUP = 4
@@ -63,11 +64,6 @@ class Turn:
     text: str
     answer: Scene | str
     source: Scene | None = None
-
-
-def prompt_text(text: str) -> tuple[str, str]:
-    """What stands before and after the pictures of a turn of Emu3's chat."""
-    return "USER: ", f"{text} ASSISTANT:"
 
 
 def _trained(scene: Scene) -> bool:
@@ -135,17 +131,20 @@ def to_tokens(turns: Sequence[Turn], stream: Stream) -> tuple[list[int], list[bo
         learned.extend([learn] * len(tokens))
 
     for turn in turns:
-        before, after = prompt_text(turn.text)
-        put(stream.text(before), False)
-        if turn.source is not None:
-            put(picture_tokens(turn.source, stream), False)
-        put(stream.text(after), False)
+        put(_asked(turn.text, turn.source, stream), False)
         if isinstance(turn.answer, Scene):
             put(picture_tokens(turn.answer, stream), True)
         else:
             put(stream.text(f" {turn.answer}"), True)
     put([stream.eos], True)
     return ids, learned
+
+
+def _asked(text: str, source: Scene | None, stream: Stream) -> list[int]:
+    before, after = unified_prompt(text)
+    assert isinstance(before, str) and isinstance(after, str)
+    shown = [] if source is None else picture_tokens(source, stream)
+    return [*stream.text(before), *shown, *stream.text(after)]
 
 
 def picture_tokens(scene: Scene, stream: Stream) -> list[int]:
@@ -291,10 +290,6 @@ def _scene(stream: Stream, tokens: Sequence[int]) -> Scene | None:
 
 def _descriptions(unified: UnifiedModel, scenes: Sequence[Scene]) -> list[str]:
     stream = unified.stream
-    before, after = prompt_text(QUESTION)
-    prompts = [
-        [stream.bos, *stream.text(before), *picture_tokens(scene, stream), *stream.text(after)]
-        for scene in scenes
-    ]
+    prompts = [[stream.bos, *_asked(QUESTION, scene, stream)] for scene in scenes]
     made = unified.complete(prompts, [Limits(tokens=80, images=0)] * len(prompts))
     return [unified.tokenizer.decode(list(completion.tokens)) for completion in made]
