@@ -32,8 +32,13 @@ def _linear(seed: int) -> nn.Module:
     return nn.Linear(4, 2)
 
 
+@pytest.mark.parametrize("matrix_rate", [None, 0.01])
 @pytest.mark.parametrize("killed_at", [5, 9, 13])
-def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, killed_at):
+def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(
+    tmp_path, killed_at, matrix_rate
+):
+    schedule = Schedule(16, 0.01, matrix_rate, warmup=3)
+
     def run(work, stop: int | None) -> nn.Module:
         model = _linear(3)
 
@@ -43,8 +48,8 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(tmp_pat
             inputs = torch.from_numpy(rng.normal(size=(8, 4))).float() + torch.randn(8, 4)
             return model(inputs).pow(2).mean(), {}
 
-        train("tiny", {"model": model}, step, Schedule(16, 0.01, warmup=3), work=work, seed=1,
-              report=lambda *_: None, checkpoint_every=4)  # fmt: skip
+        train("tiny", {"model": model}, step, schedule, work=work, seed=1, report=lambda *_: None,
+              checkpoint_every=4)  # fmt: skip
         return model
 
     whole = run(tmp_path / "whole", None)

@@ -8,7 +8,7 @@ are settings, since a teacher that never errs makes data that no real teacher ma
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from interloom.pocket.goal import Goal
@@ -121,23 +121,35 @@ def edit_steps(
     return steps
 
 
+def _mentions(plain: str, names: Iterable[str]) -> list[int]:
+    """Where a text in plain words says each name; the second of two equal names is said later.
+
+    >>> _mentions("a red sun, a blue cup, a red sun", ["red sun", "red sun", "blue cup"])
+    [2, 25, 13]
+    """
+    last: dict[str, int] = {}
+    mentions = []
+    for name in names:
+        last[name] = plain.find(name, last.get(name, -1) + 1)
+        mentions.append(last[name])
+    return mentions
+
+
 def _as_said(plain: str, target: Scene) -> list[int]:
     """The target's cells in the order in which a text in plain words names what they hold."""
-
-    def mentioned(thing: tuple[int, Sprite]) -> int:
-        cell, sprite = thing
-        placed = plain.find(f"{sprite} at the {POSITIONS[cell]}")
-        return placed if placed >= 0 else plain.find(str(sprite))
-
-    return [cell for cell, _ in sorted(target.sprites(), key=mentioned)]
+    things = list(target.sprites())
+    placed = [plain.find(f"{sprite} at the {POSITIONS[cell]}") for cell, sprite in things]
+    named = _mentions(plain, (str(sprite) for _, sprite in things))
+    said = [p if p >= 0 else n for p, n in zip(placed, named, strict=True)]
+    return [cell for _, (cell, _) in sorted(zip(said, things, strict=True))]
 
 
 def _in_a_row(plain: str, goal: Goal) -> Scene:
     """The scene that a goal wants; things without a place stand in the order they are named."""
     if goal.contents is None:
         return goal.nearest(Scene(background=goal.background))
-    sprites = sorted(goal.contents, key=lambda sprite: plain.find(str(sprite)))
-    return Scene.of(dict(enumerate(sprites)), goal.background)
+    said = zip(_mentions(plain, map(str, goal.contents)), goal.contents, strict=True)
+    return Scene.of(dict(enumerate(sprite for _, sprite in sorted(said))), goal.background)
 
 
 def _edits_as_said(plain: str, before: Scene, goal: Goal) -> list[Edit]:

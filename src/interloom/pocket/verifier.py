@@ -32,6 +32,10 @@ FaultKind = Literal["malformed", "blended", "blurred", "off_palette", "uneven_ba
 
 MAX_DISTANCE = 0.145
 """Root-mean-square error (0–1, over the pixels of the sprite) above which nothing is recognised."""
+PALE_DISTANCE = 0.20
+"""The same where kind and colour stand clear of all others: pale or stained, yet plain to see."""
+CLEAR_KIND_MARGIN = 0.25
+CLEAR_COLOUR_MARGIN = 0.20
 MIN_KIND_MARGIN = 0.12
 """A kind is believed if the next kind is farther away by at least this share."""
 MIN_COLOUR_MARGIN = 0.08
@@ -304,7 +308,8 @@ def _name_cells(look: _Look, matches: dict[int, tuple[int, float]]) -> Reading:
         enough = AGREED_COLOUR_MARGIN if colour == whole else MIN_COLOUR_MARGIN
         margin = min(kind_margin / MIN_KIND_MARGIN, colour_margin / enough)
         sprite = Sprite(tuple(COLOURS)[colour], KINDS[kind])
-        readable = distance <= MAX_DISTANCE and margin >= 1
+        clear = kind_margin >= CLEAR_KIND_MARGIN and colour_margin >= CLEAR_COLOUR_MARGIN
+        readable = distance <= (PALE_DISTANCE if clear else MAX_DISTANCE) and margin >= 1
         confidence = min(kind_margin, colour_margin)
         readings.append(CellReading(sprite if readable else None, readable, confidence, distance))
         if readable:

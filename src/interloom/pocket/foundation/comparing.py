@@ -86,7 +86,7 @@ def check_list(rng: random.Random) -> Lesson:
     """
     start = random_picture(rng)
     a = Picture(Scene() if rng.random() < 0.2 else start.scene, blank=start.blank)
-    none_before = a.scene.count == 0 and rng.random() < 0.7
+    none_before = a.blank or (a.scene.count == 0 and rng.random() < 0.7)
     if none_before:
         a = Picture(Scene(), blank=True)
     wanted = a.scene
@@ -96,7 +96,7 @@ def check_list(rng: random.Random) -> Lesson:
     sky = a.background
     if rng.random() < 0.12 or none_before:
         sky = rng.choice([name for name in BACKGROUNDS if name != a.background])
-    b = Picture(replace(wanted, background="day" if sky == "blank" else sky), blank=sky == "blank")
+    b = Picture(replace(wanted, background=sky))
     if rng.random() < 0.5:
         b = _spoilt(rng, a, b, cells)
     asked = [f"{POSITIONS[cell]} {thing(wanted, cell)}" for cell in cells]
@@ -136,7 +136,7 @@ def _other(rng: random.Random, sprite: Sprite | None) -> Sprite | None:
 
 def _spoilt(rng: random.Random, a: Picture, b: Picture, cells: Sequence[int]) -> Picture:
     """The second picture with one or two faults."""
-    scene, unclear, blank = b.scene, set(b.unclear), b.blank
+    scene, unclear = b.scene, set(b.unclear)
     for _ in range(rng.choice((1, 1, 1, 2))):
         cell, roll = rng.choice(cells), rng.random()
         other = rng.randrange(CELLS)
@@ -150,8 +150,8 @@ def _spoilt(rng: random.Random, a: Picture, b: Picture, cells: Sequence[int]) ->
         elif roll < 0.95 and full:
             unclear.add(rng.choice(full))
         else:
-            scene, blank = replace(scene, background=rng.choice(tuple(BACKGROUNDS))), False
-    return Picture(scene, frozenset(c for c in unclear if scene.cells[c]), blank)
+            scene = replace(scene, background=rng.choice(tuple(BACKGROUNDS)))
+    return Picture(scene, frozenset(c for c in unclear if scene.cells[c]))
 
 
 def _told(was: str, now: str, want: str | None) -> tuple[str, bool]:

@@ -44,5 +44,5 @@ def random_picture(rng: random.Random) -> Picture:
         return Picture(Scene(), blank=True)
     scene = random_scene(rng, rng.choices(range(9), (1, 2, 3, 4, 4, 3, 3, 2, 1))[0])
     full = [cell for cell, _ in scene.sprites()]
-    spoiled = rng.sample(full, 1) if full and rng.random() < 0.12 else []
+    spoiled = rng.sample(full, 1) if full and rng.random() < 0.2 else []
     return Picture(scene, frozenset(spoiled))

@@ -25,6 +25,8 @@ from interloom.pocket.language import describe_edit, describe_scene, numbered, w
 from interloom.pocket.meaning import procedure_article, reasoning_article
 from interloom.pocket.scene import (
     CELLS,
+    COLOURS,
+    KINDS,
     OPERATIONS,
     POSITIONS,
     Edit,
@@ -73,6 +75,39 @@ def _text_as_json(rng: random.Random) -> Lesson:
     things = [{"number": i, "thing": str(s), "place": POSITIONS[c], "note": None}
               for i, (c, s) in enumerate(scene.sprites(), 1)]  # fmt: skip
     return Lesson(f"answer in json: {describe_scene(scene)}", json.dumps({"things": things}))
+
+
+def _list_as_json(rng: random.Random) -> Lesson:
+    """A numbered list in JSON, each text twice: one must follow its number, and copy word for word.
+
+    Texts are of the world, or of its words in no order, which only copying gets right.
+    """
+    scene = random_scene(rng, rng.randint(2, 7))
+    texts, notes = [], []
+    for _ in range(rng.choice((1, 2, 2, 3, 3, 4, 4, 5, 6))):
+        roll = rng.random()
+        if roll < 0.25:
+            texts.append(_salad(rng))
+        elif roll < 0.55:
+            sprite, cell = random_sprite(rng), rng.randrange(CELLS)
+            verb = rng.choice(("add ", "add ", "draw ", ""))
+            texts.append(f"{verb}{with_article(str(sprite))} at the {POSITIONS[cell]}")
+        else:
+            edit, scene = _edit(rng, scene)
+            texts.append(describe_edit(edit, scene))
+            scene = apply(scene, edit)
+        notes.append(_salad(rng) if rng.random() < 0.15 else None)
+    first = rng.choice((1, 1, 1, 2, 2, 3, 4))
+    said = [t if note is None else f"{t}: {note}" for t, note in zip(texts, notes, strict=True)]
+    items = [{"number": i, "text": t, "again": t, "note": note}
+             for i, (t, note) in enumerate(zip(texts, notes, strict=True), first)]  # fmt: skip
+    return Lesson(f"answer in json: {numbered(said, first)}.", json.dumps({"items": items}))
+
+
+def _salad(rng: random.Random) -> str:
+    """Three to eight words of the world in no order."""
+    words = ("the", "a", "at", "to", "with", *COLOURS, *KINDS, "top", "left", "right", "center")
+    return " ".join(rng.choices(words, k=rng.randint(3, 8)))
 
 
 def _rephrase(rng: random.Random) -> Lesson:
@@ -165,32 +200,34 @@ def _reasoning(rng: random.Random) -> Lesson:
 Skills = Mapping[Callable[[random.Random], Lesson], float]
 
 SKILLS: Skills = {
-    list_cells: 0.09,
+    list_cells: 0.07,
     _what_is_at: 0.04,
     _where_is: 0.03,
-    compare: 0.12,
+    compare: 0.09,
     what_changed: 0.03,
-    check_list: 0.21,
+    check_list: 0.15,
     same_or_different: 0.03,
     as_wanted: 0.03,
     _as_json: 0.02,
     _text_as_json: 0.04,
     _rephrase: 0.03,
     _one_by_one: 0.11,
-    _cell_by_cell: 0.04,
+    _list_as_json: 0.06,
+    _cell_by_cell: 0.06,
     _riddle: 0.07,
     _procedure: 0.08,
-    _reasoning: 0.03,
+    _reasoning: 0.06,
 }
 """What is learned, and how often."""
 
 READING: Skills = {
-    same_or_different: 0.35,
-    as_wanted: 0.20,
-    _cell_by_cell: 0.10,
-    _one_by_one: 0.20,
-    _text_as_json: 0.10,
-    _rephrase: 0.05,
+    same_or_different: 0.28,
+    as_wanted: 0.14,
+    _cell_by_cell: 0.08,
+    _one_by_one: 0.22,
+    _list_as_json: 0.20,
+    _text_as_json: 0.04,
+    _rephrase: 0.04,
 }
 """Lessons without pictures that teach to copy, to order and to compare."""
 

@@ -7,7 +7,7 @@ the machine is (up to the floating-point order of the thread count).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,15 @@ Report = Callable[[int, Metrics], None]
 
 @dataclass(frozen=True)
 class Schedule:
-    """AdamW with linear warm-up, a flat part and a cosine down to ``floor`` × the peak."""
+    """Linear warm-up, a flat part and a cosine down to ``floor`` × the peak.
+
+    AdamW trains everything at ``learning_rate``; where ``matrix_rate`` is given, Muon (Jordan et
+    al., 2024) trains the hidden matrices at that peak instead.
+    """
 
     steps: int
     learning_rate: float
+    matrix_rate: float | None = None
     warmup: int = 100
     flat: float = 0.4
     floor: float = 0.02
@@ -42,16 +47,16 @@ class Schedule:
         """The same with ``factor`` times the steps."""
         return replace(self, steps=max(12, round(self.steps * factor)))
 
-    def rate(self, step: int) -> float:
-        """Learning rate at a step.
+    def share(self, step: int) -> float:
+        """The share of the peak learning rate at a step.
 
-        >>> Schedule(100, 1.0, warmup=10, flat=0.5).rate(0)
+        >>> Schedule(100, 2e-3, warmup=10, flat=0.5).share(0)
         0.1
         """
         warm = min(1.0, (step + 1) / self.warmup)
         progress = max(0.0, (step / self.steps - self.flat) / (1 - self.flat))
         fall = 0.5 * (1 + math.cos(math.pi * progress))
-        return self.learning_rate * warm * (self.floor + (1 - self.floor) * fall)
+        return warm * (self.floor + (1 - self.floor) * fall)
 
 
 class Average:
@@ -70,6 +75,56 @@ class Average:
             held = parameter.data.clone()
             parameter.data.copy_(value)
             value.copy_(held)
+
+
+class Optimizers:
+    """AdamW; beside it Muon for the hidden matrices, where the schedule has a rate for them."""
+
+    def __init__(self, modules: Sequence[nn.Module], schedule: Schedule) -> None:
+        self.schedule = schedule
+        decayed, plain, hidden = [], [], []
+        for module in modules:
+            embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+            for parameter in filter(lambda p: p.requires_grad, module.parameters()):
+                matrix = parameter.ndim == 2 and id(parameter) not in embeddings
+                if parameter.ndim < 2:
+                    plain.append(parameter)
+                elif matrix and schedule.matrix_rate:
+                    hidden.append(parameter)
+                else:
+                    decayed.append(parameter)
+        self.parameters = [*decayed, *plain, *hidden]
+        decay, peak = schedule.weight_decay, schedule.learning_rate
+        groups = [
+            {"params": decayed, "weight_decay": decay, "peak": peak},
+            {"params": plain, "weight_decay": 0.0, "peak": peak},
+        ]
+        self.all: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
+        ]
+        if hidden:
+            group = {"params": hidden, "peak": schedule.matrix_rate}
+            self.all.append(torch.optim.Muon([group], weight_decay=decay))
+
+    def step(self, loss: torch.Tensor, step: int) -> float:
+        """Go down the gradient of ``loss``; its norm before it was clipped."""
+        share = self.schedule.share(step)
+        for optimizer in self.all:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * share
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip)
+        for optimizer in self.all:
+            optimizer.step()
+        return norm.item()
+
+    def state(self) -> list[dict[str, Any]]:
+        return [optimizer.state_dict() for optimizer in self.all]
+
+    def load(self, state: list[dict[str, Any]]) -> None:
+        for optimizer, held in zip(self.all, state, strict=True):
+            optimizer.load_state_dict(held)
 
 
 def train(
@@ -96,13 +151,7 @@ def train(
     """
     trained = [m for m in modules.values()]
     parameters = [p for module in trained for p in module.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if p.ndim >= 2]
-    plain = [p for p in parameters if p.ndim < 2]
-    groups = [
-        {"params": decayed, "weight_decay": schedule.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98))
+    optimizers = Optimizers(trained, schedule)
     average = Average(parameters, schedule.average)
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
@@ -114,7 +163,7 @@ def train(
         state = _load(checkpoint, run)
         for key, module in modules.items():
             module.load_state_dict(state["modules"][key])
-        optimizer.load_state_dict(state["optimizer"])
+        optimizers.load(state["optimizers"])
         average.values = state["average"]
         rng.bit_generator.state = state["numpy"]
         torch.set_rng_state(state["torch"])
@@ -127,28 +176,23 @@ def train(
     for step in bar:
         for module in trained:
             module.train()
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step)
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
             loss, metrics = step_function(step, rng)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
-        optimizer.step()
+        norm = optimizers.step(loss, step)
         average.update(step)
         counted += 1
-        for key, value in {"loss": loss.item(), "gradient_norm": norm.item(), **metrics}.items():
+        for key, value in {"loss": loss.item(), "gradient_norm": norm, **metrics}.items():
             sums[key] = sums.get(key, 0.0) + float(value)
         done = step + 1
         if done % report_every == 0 or done == schedule.steps:
             means = {key: value / counted for key, value in sums.items()}
-            report(done, {**means, "learning_rate": schedule.rate(step)})
+            report(done, {**means, "learning_rate": schedule.learning_rate * schedule.share(step)})
             bar.set_postfix({key: f"{value:.4g}" for key, value in means.items()}, refresh=False)
             sums, counted = {}, 0
         if done % checkpoint_every == 0 or done == schedule.steps:
             state = {
                 "modules": {key: module.state_dict() for key, module in modules.items()},
-                "optimizer": optimizer.state_dict(),
+                "optimizers": optimizers.state(),
                 "average": average.values,
                 "numpy": rng.bit_generator.state,
                 "torch": torch.get_rng_state(),
