@@ -1,4 +1,4 @@
-"""The adaptive system: stories by escalation, their validation."""
+"""The adaptive system: stories by escalation, their validation, fine-tuning."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from flows.group import run_group
 STAGES = (
     "adaptive-data",
     "validate-adaptive",
+    "sft-adaptive",
 )
 
 

@@ -39,7 +39,7 @@ def _lazy(module: str) -> type[TyperGroup]:
 
 
 LAZY = {
-    "show": ("interloom.construct.commands", "Look at the data that was made."),
+    "show": ("interloom.show", "Look at the data that was made."),
     "train": ("interloom.train.commands", "What one wants to know before a long training."),
     "study": ("interloom.study.commands", "Questions that take many trainings."),
     "pocket": ("interloom.pocket.commands", "The pocket world: train its miniatures, look at it."),

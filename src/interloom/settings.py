@@ -314,6 +314,13 @@ class SftSettings(TrainerSettings):
     """Samples per optimiser step, over all devices."""
 
 
+class AdaptiveSftSettings(SftSettings):
+    """Supervised fine-tuning of the unified model on stories."""
+
+    masking: Literal["selective", "full"]
+    """``full`` learns failed pictures too: what selective masking is compared with."""
+
+
 class PlannerSftSettings(SftSettings):
     """Supervised fine-tuning of the planner."""
 
@@ -520,6 +527,7 @@ class Settings(Section):
     validation: ValidationSettings
     sft_planner: PlannerSftSettings
     sft_critic: SftSettings
+    sft_adaptive: AdaptiveSftSettings
     grpo_critic: GrpoSettings
     evaluate: EvaluateSettings
     report: ReportSettings

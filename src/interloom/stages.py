@@ -60,6 +60,7 @@ CURVES = {
 }
 UMM = {"umm": "data/umm"}
 ADAPTIVE_DATA = {"adaptive-data": "outputs/adaptive-data"}
+ADAPTIVE_VERDICT = {"adaptive-verdict": "outputs/adaptive-validation/result.json"}
 EVALUATION = {"evaluation": "outputs/evaluation"}
 REPORT = {"report": "reports"}
 
@@ -187,6 +188,17 @@ STAGES: tuple[StageSpec, ...] = (
         deps=ADAPTIVE_DATA,
         outs={"adaptive-validation": "outputs/adaptive-validation"},
         metrics={"metrics": "metrics/validate-adaptive.json"},
+        system="adaptive",
+    ),
+    StageSpec(
+        name="sft-adaptive",
+        summary="fine-tune the unified model on stories, with selective loss masking",
+        module="interloom.adaptive.sft",
+        sections=("adaptive_data", "models", "sft_adaptive", "teacher", "unified"),
+        deps=ADAPTIVE_DATA | ADAPTIVE_VERDICT | UMM,
+        outs={"adaptive-sft": "outputs/models/adaptive-sft"},
+        metrics={"metrics": "metrics/sft-adaptive.json"},
+        plots={"curve": "plots/sft-adaptive.csv"},
         system="adaptive",
     ),
 )

@@ -24,9 +24,9 @@ class EvaluationForm(Form):
 
 
 class ReflectionForm(Form):
-    failure_analysis: Annotated[str, Field(min_length=1)]
+    failure_analysis: str
     kind: FailureKind
-    improvement_plan: Annotated[str, Field(min_length=1)]
+    improvement_plan: str
 
 
 class CauseForm(Form):
@@ -35,7 +35,7 @@ class CauseForm(Form):
 
 
 class StepsForm(Form):
-    steps: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=12)]
+    steps: list[str]
 
 
 class ValidityForm(Form):
@@ -49,7 +49,7 @@ def read_evaluation(answer: bytes) -> Evaluation:
 
 
 def read_reflection(answer: bytes) -> Reflection:
-    """A reflection from JSON; ``ValueError`` for anything else."""
+    """A reflection from JSON; ``ValueError`` for anything else, empty texts included."""
     return Reflection(**ReflectionForm.model_validate_json(answer).model_dump())
 
 
@@ -58,7 +58,10 @@ def _read_cause(answer: bytes) -> RootCause:
 
 
 def _read_steps(answer: bytes) -> tuple[str, ...]:
-    return tuple(StepsForm.model_validate_json(answer).steps)
+    steps = tuple(" ".join(step.split()) for step in StepsForm.model_validate_json(answer).steps)
+    if not steps or not all(steps):
+        raise ValueError(f"{len(steps)} sub-steps, some of them empty")
+    return steps
 
 
 def _read_validity(answer: bytes) -> float:

@@ -68,17 +68,23 @@ class Sampling:
     top_k: int = 0
 
 
+GREEDY = Sampling()
+
+
 @dataclass(frozen=True)
 class Limits:
     """What one completion may use. ``images`` counts the pictures that it makes.
 
     When they are used up no further picture can begin, and after the token ``end_after`` (if
-    given) the completion ends.
+    given) the completion ends. The tokens ``reluctant`` are made less likely, by ``reluctance``
+    nats.
     """
 
     tokens: int
     images: int | None = None
     end_after: int | None = None
+    reluctant: tuple[int, ...] = ()
+    reluctance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -214,6 +220,9 @@ class SpanConstraint(LogitsProcessor):
         self.end_after = torch.tensor(
             [VISUAL if li.end_after is None else li.end_after for li in limits]
         )
+        self.price = torch.zeros(len(limits), vocabulary)
+        for row, limit in enumerate(limits):
+            self.price[row, list(limit.reluctant)] = limit.reluctance
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores (B, V) after the tokens (B, L)."""
@@ -232,7 +241,7 @@ class SpanConstraint(LogitsProcessor):
             free[:, None], self.not_visual.to(device), self.not_text.to(device)
         ).clone()
         banned[~drawing & used_up, self.stream.start] = True
-        scores = scores.masked_fill(banned, -torch.inf)
+        scores = (scores - self.price.to(device)).masked_fill(banned, -torch.inf)
         scores = torch.where(
             drawing[:, None], _sampled(scores, self.picture), _sampled(scores, self.text)
         )
@@ -423,8 +432,8 @@ class UnifiedModel:
         prompts: Sequence[Sequence[int]],
         limits: Sequence[Limits],
         *,
-        text: Sampling = Sampling(),
-        picture: Sampling = Sampling(),
+        text: Sampling = GREEDY,
+        picture: Sampling = GREEDY,
         seed: int = 0,
     ) -> list[Completion]:
         """One completion per prompt (tokens as ``prompt`` makes them), in order.

@@ -26,7 +26,14 @@ from transformers import Emu3ForConditionalGeneration
 
 from interloom.backends.unified import Limits, Stream, StreamError, UnifiedModel
 from interloom.dialogue import unified_prompt
-from interloom.pocket.foundation.training import Average, Metrics, Report, Schedule, train
+from interloom.pocket.foundation.training import (
+    Average,
+    Metrics,
+    Report,
+    Schedule,
+    prefixed,
+    train,
+)
 from interloom.pocket.foundation.umm_model import new_image_processor, new_umm, train_umm_tokenizer
 from interloom.pocket.foundation.vq import codes_scene, scene_codes, train_vq
 from interloom.pocket.language import KEEP, describe_edit, describe_scene
@@ -182,7 +189,7 @@ def train_umm(
 
     ``scale`` is a factor on the steps of its three parts: encoder, decoder, language model.
     """
-    vq = train_vq(autoencoder, work, seed, _prefixed(report, "vq"), scale)
+    vq = train_vq(autoencoder, work, seed, prefixed(report, "vq"), scale)
     tokenizer = train_umm_tokenizer()
     torch.manual_seed(seed)
     model = new_umm(tokenizer, vq)
@@ -219,12 +226,6 @@ def train_umm(
     model.half()
     unified.save(aside)
     aside.rename(out)
-
-
-def _prefixed(report: Report, prefix: str) -> Report:
-    return lambda step, metrics: report(
-        step, {f"{prefix}/{key}": value for key, value in metrics.items()}
-    )
 
 
 # ------------------------------------------------------------------------------ measuring
