@@ -1,4 +1,4 @@
-"""The adaptive system: stories by escalation, their validation, fine-tuning."""
+"""The adaptive system: stories by escalation, their validation, fine-tuning, RL."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ STAGES = (
     "adaptive-data",
     "validate-adaptive",
     "sft-adaptive",
+    "grpo-adaptive",
 )
 
 

@@ -14,6 +14,6 @@ def adaptive_project(root: Path, umm: Path, count: int = 42) -> Project:
     shutil.copytree(umm, root / "data" / "umm")
     settings = project.settings
     options = settings.adaptive_data.model_copy(
-        update={"count": count, "in_flight": 16, "threads": 1}
+        update={"count": count, "rl_count": 9, "in_flight": 16, "threads": 1}
     )
     return Project(root, settings.model_copy(update={"adaptive_data": options}))

@@ -103,8 +103,8 @@ def stages(
         return
     for spec in STAGES:
         missing = [path for path in spec.products.values() if not (root / path).exists()]
-        typer.echo(f"{spec.name:<14}{'  ' if missing else '✓ '}{spec.summary}")
-        typer.echo(f"{'':<16}{', '.join(spec.deps) or 'nothing'} → {', '.join(spec.outs)}")
+        typer.echo(f"{spec.name:<18}{'  ' if missing else '✓ '}{spec.summary}")
+        typer.echo(f"{'':<20}{', '.join(spec.deps) or 'nothing'} → {', '.join(spec.outs)}")
 
 
 @params_app.command("show")

@@ -257,7 +257,9 @@ class AdaptiveDataSettings(Section):
     """``pocket``, or a JSONL file with ``instruction`` and ``images``, of which the stage looks at
     the name alone."""
     count: Count
-    """Requests of the pocket world; a file is used up."""
+    """Requests of the pocket world that are to become stories; a file is used up."""
+    rl_count: Count
+    """Further requests, which are kept for RL; the last ones of a file."""
     in_flight: Count
     """Requests that are carried out together."""
     analyzer_backend: Literal["pocket", "gemini", "openai"]
@@ -374,6 +376,35 @@ class GrpoSettings(TrainerSettings):
     policy writes the next. 1 for a generator on the policy's own device."""
     use_vllm: bool
     readiness: ReadinessSettings
+
+
+class AdaptiveGrpoSettings(TrainerSettings):
+    """GRPO of the unified model (``adaptive/rewards.py``)."""
+
+    epochs: Annotated[float, Field(gt=0, le=1000)]
+    max_steps: Annotated[int, Field(ge=0)]
+    """Optimiser steps at most; 0 goes through the data ``epochs`` times."""
+    batch_size: Count
+    """Requests per optimiser step, over all devices."""
+    group_size: Annotated[int, Field(ge=2, le=256)]
+    """Trajectories per request."""
+    temperature: Annotated[float, Field(gt=0, le=5)]
+    """Of words."""
+    picture_temperature: Annotated[float, Field(ge=0, le=5)]
+    picture_top_k: Annotated[int, Field(ge=0)]
+    kl_coefficient: Annotated[float, Field(ge=0, le=10)]
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo"]
+    scale_rewards: Literal["group", "batch", "none"]
+    composition: Literal["paper", "released"]
+    bonus: Literal["paper", "gated", "none"]
+    """Complexity bonus N*/N_i: as in the paper, to successes only, or to nobody."""
+    epsilon: Fraction
+    """How far below the best of its group a trajectory still competes."""
+    outcome_weight: Fraction
+    format_weight: Fraction
+    step_weight: Fraction
+    reward_retries: Annotated[int, Field(ge=0, le=20)]
+    """Repeats of a failed analyzer call before its trajectory is left out."""
 
 
 SystemName = Literal[
@@ -529,6 +560,7 @@ class Settings(Section):
     sft_critic: SftSettings
     sft_adaptive: AdaptiveSftSettings
     grpo_critic: GrpoSettings
+    grpo_adaptive: AdaptiveGrpoSettings
     evaluate: EvaluateSettings
     report: ReportSettings
     registration: RegistrationSettings

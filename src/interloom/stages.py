@@ -60,6 +60,7 @@ CURVES = {
 }
 UMM = {"umm": "data/umm"}
 ADAPTIVE_DATA = {"adaptive-data": "outputs/adaptive-data"}
+ADAPTIVE_SFT = {"adaptive-sft": "outputs/models/adaptive-sft"}
 ADAPTIVE_VERDICT = {"adaptive-verdict": "outputs/adaptive-validation/result.json"}
 EVALUATION = {"evaluation": "outputs/evaluation"}
 REPORT = {"report": "reports"}
@@ -196,9 +197,20 @@ STAGES: tuple[StageSpec, ...] = (
         module="interloom.adaptive.sft",
         sections=("adaptive_data", "models", "sft_adaptive", "teacher", "unified"),
         deps=ADAPTIVE_DATA | ADAPTIVE_VERDICT | UMM,
-        outs={"adaptive-sft": "outputs/models/adaptive-sft"},
+        outs=ADAPTIVE_SFT,
         metrics={"metrics": "metrics/sft-adaptive.json"},
         plots={"curve": "plots/sft-adaptive.csv"},
+        system="adaptive",
+    ),
+    StageSpec(
+        name="grpo-adaptive",
+        summary="improve the unified model's choice of mode by RL on whole trajectories",
+        module="interloom.adaptive.grpo",
+        sections=("adaptive_data", "grpo_adaptive", "models", "teacher", "unified"),
+        deps=ADAPTIVE_DATA | ADAPTIVE_VERDICT | ADAPTIVE_SFT,
+        outs={"adaptive-rl": "outputs/models/adaptive-rl"},
+        metrics={"metrics": "metrics/grpo-adaptive.json"},
+        plots={"curve": "plots/grpo-adaptive.csv"},
         system="adaptive",
     ),
 )

@@ -129,6 +129,14 @@ def test_the_file_is_readable_by_others(stories_project: Project):
     assert row["text"].startswith("<image><evaluate>") and row["images"][0].startswith(b"\x89PNG")
 
 
+def test_requests_for_rl_are_others_than_those_of_the_stories(stories_project: Project):
+    kept = list(files.read_prompts(stories_project["outputs/adaptive-data/rl.parquet"]))
+    stories = files.read_stories(stories_project[STORIES])
+    told = {(story.prompt.instruction, story.prompt.references) for story in stories}
+    assert len(kept) == 9
+    assert not told & {(prompt.instruction, prompt.references) for prompt in kept}
+
+
 def test_no_story_at_all_is_an_error(
     tmp_path: Path, tiny_umm: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -22,7 +22,7 @@ def test_every_content_has_one_code():
     ]  # fmt: skip
     for scene in [*scenes, *(Scene(background=sky) for sky in BACKGROUNDS)]:
         codes = vq.scene_codes(scene)
-        assert vq.codes_scene(codes) == scene and 0 <= min(codes) and max(codes) < vq.CODES
+        assert vq.codes_scene(codes) == scene and min(codes) >= 0 and max(codes) < vq.CODES
     assert vq.CODES == 297 == 3 * (1 + len(SPRITES))
 
 
@@ -32,9 +32,7 @@ def test_codes_are_sums_of_what_they_share():
     assert codes.shape == (297, 24)
     assert len({tuple(code.tolist()) for code in codes}) == 297
     red, blue = (vq.scene_codes(Scene.of({0: sprite}))[0] for sprite in SPRITES[:2])
-    at_night = [
-        vq.scene_codes(Scene.of({0: sprite}, "night"))[0] for sprite in SPRITES[:2]
-    ]
+    at_night = [vq.scene_codes(Scene.of({0: sprite}, "night"))[0] for sprite in SPRITES[:2]]
     by_day, by_night = codes[red] - codes[blue], codes[at_night[0]] - codes[at_night[1]]
     assert torch.allclose(by_day, by_night, atol=1e-5)
 

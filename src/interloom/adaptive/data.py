@@ -45,14 +45,23 @@ def rules(options: AdaptiveDataSettings) -> Rules:
     )
 
 
-def wanted_prompts(options: AdaptiveDataSettings, seed: int) -> list[Prompt]:
-    """The requests that the settings name."""
+def wanted_prompts(options: AdaptiveDataSettings, seed: int) -> tuple[list[Prompt], list[Prompt]]:
+    """The requests that the settings name: those for stories, and the last ``rl_count`` for RL.
+
+    Raises:
+        InterloomError: a file has no request beyond those for RL.
+    """
     if options.requests == "pocket":
-        return requests.pocket_prompts(options.count, seed)
-    prompts = list(requests.read_prompts(Path(options.requests)))
-    if not prompts:
-        raise InterloomError(f"{options.requests} (adaptive_data.requests) has no request")
-    return prompts
+        prompts = requests.pocket_prompts(options.count + options.rl_count, seed)
+    else:
+        prompts = list(requests.read_prompts(Path(options.requests)))
+    told = len(prompts) - options.rl_count
+    if told < 1:
+        raise InterloomError(
+            f"{options.requests} (adaptive_data.requests) has {len(prompts)} requests, of which RL "
+            f"takes {options.rl_count} (adaptive_data.rl_count)"
+        )
+    return prompts[:told], prompts[told:]
 
 
 def mixed(stories: Sequence[Story], mix: MixSettings, seed: int) -> list[Story]:
@@ -91,10 +100,11 @@ def account(counts: Mapping[str, int], outcomes: Sequence[Outcome], kept: int) -
     return yields
 
 
-def carry_out(settings: Settings, stage: StageRun) -> tuple[list[Outcome], Counter[str]]:
-    """Escalate all requests, so many at a time; pictures of local models survive a kill."""
+def carry_out(
+    prompts: Sequence[Prompt], settings: Settings, stage: StageRun
+) -> tuple[list[Outcome], Counter[str]]:
+    """Escalate requests, so many at a time; pictures of local models survive a kill."""
     options = settings.adaptive_data
-    prompts = wanted_prompts(options, settings.seed)
     remotes = cast.remotes(settings.remote, stage)
     cache = CallCache(stage.work / "calls.sqlite")
     generator = cast.generator(settings.models.generator_named(options.generator), remotes, cache)
@@ -143,7 +153,8 @@ def run(settings: Settings, stage: StageRun) -> None:
         import torch
 
         torch.set_num_threads(options.threads)
-    outcomes, counts = carry_out(settings, stage)
+    prompts, rl = wanted_prompts(options, settings.seed)
+    outcomes, counts = carry_out(prompts, settings, stage)
     stories = [outcome for outcome in outcomes if isinstance(outcome, Story)]
     chosen = mixed(stories, options.mix, settings.seed)
     if not chosen:
@@ -153,6 +164,7 @@ def run(settings: Settings, stage: StageRun) -> None:
     files.write_stories(
         chosen, out / "stories.parquet", {"format": "stories/1", "seed": settings.seed}
     )
+    files.write_prompts(rl, out / "rl.parquet", {"format": "prompts/1", "seed": settings.seed})
     gone = [o for o in outcomes if isinstance(o, Discarded)]
     lines = [
         {"id": one.prompt.id, "category": one.prompt.category,

@@ -74,3 +74,32 @@ def read_stories(path: Path) -> Iterator[Story]:
         InterloomError: the file is missing or no Parquet.
     """
     return map(story_from, store.read_rows(path))
+
+
+def prompt_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema(
+        {
+            "id": pa.string(),
+            "category": pa.string(),
+            "instruction": pa.string(),
+            "references": pa.list_(pa.binary()),
+        }
+    )
+
+
+def write_prompts(prompts: Iterable[Prompt], path: Path, about: Mapping[str, Any]) -> int:
+    """Write requests without stories, for RL; returns their number."""
+    rows = ({**prompt.model_dump(), "references": list(prompt.references)} for prompt in prompts)
+    return store.write_table(path, rows, prompt_schema(), about, group_rows=256)
+
+
+def read_prompts(path: Path) -> Iterator[Prompt]:
+    """The requests of a file, in order.
+
+    Raises:
+        InterloomError: the file is missing or no Parquet.
+    """
+    for row in store.read_rows(path):
+        yield Prompt.model_validate({**row, "references": tuple(row["references"])})

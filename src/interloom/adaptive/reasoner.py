@@ -118,13 +118,23 @@ class AdaptiveReasoner:
             ValueError: a budget of no picture at all.
             InterloomError: out of memory.
         """
+        return self.reason_with_tokens(prompts, budgets, seed=seed)[0]
+
+    def reason_with_tokens(
+        self,
+        prompts: Sequence[Prompt],
+        budgets: Sequence[Budget] | None = None,
+        *,
+        seed: int = 0,
+    ) -> tuple[list[Told], list[Completion]]:
+        """The same, with the tokens as they were written, which RL learns from."""
         budgets = budgets or [Budget()] * len(prompts)
         if any(budget.images is not None and budget.images < 1 for budget in budgets):
             raise ValueError("a budget of pictures is at least 1")
         asked = [self.unified.prompt(prompt.segments()) for prompt in prompts]
         limits = [self._limits(budget) for budget in budgets]
         made = self.unified.complete(asked, limits, text=self.text, picture=self.picture, seed=seed)
-        return [self._told(p, c) for p, c in zip(prompts, made, strict=True)]
+        return [self._told(p, c) for p, c in zip(prompts, made, strict=True)], made
 
     def _limits(self, budget: Budget) -> Limits:
         stream = self.unified.stream

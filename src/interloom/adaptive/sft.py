@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from datasets import Dataset
 from trl.trainer.sft_config import SFTConfig
@@ -14,8 +14,8 @@ from interloom.adaptive import cast as adaptive_cast
 from interloom.adaptive import files, measure
 from interloom.adaptive.data import base_model, thresholds
 from interloom.adaptive.masking import IGNORED, mask_tokens
-from interloom.adaptive.reasoner import AdaptiveReasoner, Told, add_story_tags
-from interloom.adaptive.story import Prompt, Story
+from interloom.adaptive.reasoner import AdaptiveReasoner, add_story_tags
+from interloom.adaptive.story import Story
 from interloom.backends.unified import UnifiedModel
 from interloom.errors import InterloomError
 from interloom.train.batches import LikeLengthsSFTTrainer
@@ -26,6 +26,8 @@ from interloom.train.watch import Metrics, Watch, replace_folder
 if TYPE_CHECKING:
     from interloom.runner import StageRun
     from interloom.settings import AdaptiveSftSettings, Settings
+
+Made = TypeVar("Made")
 
 
 def samples(
@@ -110,7 +112,7 @@ def run(settings: Settings, stage: StageRun) -> None:
     held_out = [stories[i].prompt for i in kept]
 
     def evaluate(_: int) -> Metrics:
-        told = _in_evaluation_mode(reasoner, held_out)
+        told = in_evaluation_mode(reasoner, lambda: reasoner.reason(held_out))
         return measure.figures(measure.outcomes(told, analyzer, accepted))
 
     watch = Watch(
@@ -127,13 +129,13 @@ def run(settings: Settings, stage: StageRun) -> None:
     finish(watch, stage)
 
 
-def _in_evaluation_mode(reasoner: AdaptiveReasoner, prompts: Sequence[Prompt]) -> list[Told]:
-    """What a model in training makes of requests; it is left in the mode it was in."""
+def in_evaluation_mode(reasoner: AdaptiveReasoner, work: Callable[[], Made]) -> Made:
+    """What a model in training makes; it is left in the mode it was in."""
     model = reasoner.unified.model
     training = model.training
     model.eval()
     try:
-        return reasoner.reason(prompts)
+        return work()
     finally:
         model.train(training)
 
