@@ -58,7 +58,7 @@ def test_the_stage_rolls_out_judges_and_trains(project: Project):
 
 
 def test_too_few_requests_are_said_at_once(project: Project):
-    options = project.settings.grpo_adaptive.model_copy(update={"batch_size": 8})
+    options = project.settings.grpo_adaptive.model_copy(update={"batch_size": 64})
     settings = project.settings.model_copy(update={"grpo_adaptive": options})
     with pytest.raises(InterloomError, match=r"adaptive_data\.rl_count"):
         Project(project.root, settings).run("grpo-adaptive")

@@ -61,7 +61,7 @@ def shown_spans(story: Story, unified: UnifiedModel, masking: Masking) -> list[S
 
 def _name(token: int, unified: UnifiedModel) -> str:
     """A token's text; visual tokens as their code."""
-    said = unified.tokenizer.decode([token])
+    said = unified.stream.said([token])
     return f"▣{int(said[-8:-2])}" if said.startswith("<|visual token") else said
 
 
@@ -91,16 +91,14 @@ def _rows(shown: list[Shown]) -> Iterator[str]:
     for one in shown:
         kind = "learned" if one.learned else "context"
         content = one.span.content
-        picture = f'<img src="{images.data_url(content)}" alt="">' if _is_picture(content) else ""
+        picture = ""
+        if isinstance(content, bytes):
+            picture = f'<img src="{images.data_url(content)}" alt="">'
         tokens = "".join(f"<code>{html.escape(token)}</code>" for token in one.tokens)
         yield (
             f'<div class="span {kind}"><span class="name">{one.span.name}</span>{picture}{tokens}'
             "</div>"
         )
-
-
-def _is_picture(content: str | bytes) -> bool:
-    return isinstance(content, bytes)
 
 
 def pick_story(path: Path, mode: Mode | None, index: int) -> Story:

@@ -11,10 +11,10 @@ from interloom.pocket.language import MeaningError
 from interloom.pocket.meaning import Understood
 from interloom.pocket.several import understand_all
 from interloom.pocket.verifier import Verdict
-from interloom.records import Evaluation, Failure, Reflection, RootCause
+from interloom.records import Evaluation, Failure, Record, Reflection, RootCause
 from interloom.roles import DraftCase, FailedCase, ReflectionCase, StepCase
 
-Case = TypeVar("Case", DraftCase, FailedCase, ReflectionCase, StepCase)
+Case = TypeVar("Case", bound=Record)
 Answer = TypeVar("Answer")
 
 

@@ -117,6 +117,12 @@ class Stream:
     def text(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
+    def said(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, special ones included."""
+        text = self.tokenizer.decode(list(tokens))
+        assert isinstance(text, str)  # one row of tokens is one text
+        return text
+
     def header(self, grid: Grid) -> list[int]:
         """What a picture begins with; a prompt that ends so asks for a picture."""
         return [self.start, *self.text(str(grid)), self.wrapper]
@@ -142,7 +148,7 @@ class Stream:
         if self.wrapper not in tokens:
             raise StreamError("a picture without its beginning")
         first = list(tokens).index(self.wrapper)
-        said = self.tokenizer.decode(list(tokens[1:first])).strip()
+        said = self.said(tokens[1:first]).strip()
         rows, _, columns = said.partition("*")
         if not (rows.isdigit() and columns.isdigit()):
             raise StreamError(f"a picture of the size {said!r}")
@@ -366,6 +372,7 @@ class UnifiedModel:
         sizes = torch.as_tensor(inputs["image_sizes"])
         pixels = inputs["pixel_values"].to(self.model.device, self.model.dtype)
         codes = self.model.model.vqmodel.encode(pixels, sizes).image_tokens
+        assert codes is not None
         return [self.stream.picture(one.cpu()) for one in codes]
 
     @torch.no_grad()
@@ -471,7 +478,7 @@ class UnifiedModel:
             ids[i, length - len(row) :] = torch.tensor(row)
         ids = ids.to(self.model.device)
         constraint = SpanConstraint(
-            stream, self.grid, self.model.config.text_config.vocab_size, length, limits,
+            stream, self.grid, self.model.lm_head.out_features, length, limits,
             text=text, picture=picture,
         )  # fmt: skip
         try:

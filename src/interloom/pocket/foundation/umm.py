@@ -293,4 +293,4 @@ def _descriptions(unified: UnifiedModel, scenes: Sequence[Scene]) -> list[str]:
     stream = unified.stream
     prompts = [[stream.bos, *_asked(QUESTION, scene, stream)] for scene in scenes]
     made = unified.complete(prompts, [Limits(tokens=80, images=0)] * len(prompts))
-    return [unified.tokenizer.decode(list(completion.tokens)) for completion in made]
+    return [stream.said(completion.tokens) for completion in made]

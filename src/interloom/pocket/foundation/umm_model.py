@@ -136,8 +136,7 @@ def new_umm(
     codes = vq.quantize.embedding.weight
     codes = (codes - codes.mean(0)) / codes.std()
     spread = torch.randn(codes.shape[1], hidden) / codes.shape[1] ** 0.5
-    first = tokenizer.convert_tokens_to_ids(VISUAL_TOKENS[0])
+    visual = torch.tensor(tokenizer.convert_tokens_to_ids(list(VISUAL_TOKENS)))
     with torch.no_grad():
-        words = model.get_input_embeddings().weight
-        words[first : first + CODES] = 0.06 * codes @ spread
+        model.model.text_model.embed_tokens.weight[visual] = 0.06 * codes @ spread
     return model
