@@ -25,8 +25,9 @@ from interloom.backends.transformers import ImageOnlyQwen3VLProcessor
 from interloom.pocket import verifier
 from interloom.pocket.foundation import generator as miniature
 from interloom.pocket.foundation import skills
+from interloom.pocket.foundation.eye import Eye
 from interloom.pocket.foundation.shipped import load_autoencoder, load_generator
-from interloom.pocket.foundation.vlm import Eye, skill_accuracy
+from interloom.pocket.foundation.vlm import skill_accuracy
 from interloom.pocket.render import render_array
 from interloom.pocket.scene import apply, random_scene
 from interloom.roles import GenerationJob

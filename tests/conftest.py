@@ -22,6 +22,7 @@ POSTGRES = [shutil.which(name, path="/usr/local/bin:/usr/bin:" + os.environ["PAT
             for name in ("initdb", "postgres")]  # fmt: skip
 
 if TYPE_CHECKING:
+    from kube_server.server import KubeServer
     from tiny_project.project import Project
 
 
@@ -156,3 +157,13 @@ def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     uri = f"sqlite:///{file}"
     MlflowClient(uri, uri).search_registered_models()
     return file
+
+
+@pytest.fixture
+def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeServer]:
+    """A Kubernetes API server that runs the containers of pods, with the namespace interloom."""
+    from kube_server.server import KubeServer
+
+    with KubeServer(tmp_path_factory.mktemp("kube")) as cluster:
+        cluster.namespace("interloom")
+        yield cluster

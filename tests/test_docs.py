@@ -173,7 +173,7 @@ def settings_keys() -> frozenset[str]:
 def keys_named(text: str) -> list[str]:
     """``section.key`` in code, ``*`` for any part; names of files are none."""
     sections = "|".join(Settings.model_fields)
-    pattern = rf"(?<![\w./-])(?:{sections})(?:\.(?:\w+|\*))+(?![\w/(])"
+    pattern = rf"(?<![\w./-])(?:{sections})(?:\.(?:\w+(?:-\w+)*|\*))+(?![\w/(])"
     found = [key for code in code_of(text) for key in re.findall(pattern, code)]
     return [key for key in found if key.rpartition(".")[2] not in FILES]
 

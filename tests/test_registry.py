@@ -21,10 +21,17 @@ from tiny_project.project import free_port, wait_for
 from interloom.benchmarks.evidence import PIPELINE, Evidence
 from interloom.benchmarks.systems import SystemName
 from interloom.catalogue import open_catalogue
+from interloom.digests import digest
 from interloom.errors import InterloomError
 from interloom.promotion.decisions import evidence_of, promote, propose
 from interloom.promotion.ledger import Author
-from interloom.registry import refuse_pickles
+from interloom.registry import (
+    Part,
+    critic_example,
+    refuse_pickles,
+    request_example,
+    write_model,
+)
 from interloom.runner import run_stage
 from interloom.settings import load_settings
 from interloom.stages import find_stage
@@ -32,6 +39,12 @@ from interloom.stages import find_stage
 LOAD = """
 import json, sys
 import mlflow
+
+def refuse(event, arguments):
+    if event == "pickle.find_class":
+        raise RuntimeError(f"unpickles {arguments}")
+
+sys.addaudithook(refuse)
 mlflow.set_tracking_uri(sys.argv[1])
 pipeline = mlflow.pyfunc.load_model("models:/interloom-pipeline@champion")
 import interloom
@@ -65,11 +78,26 @@ def registered(
     (root / "dvc.yaml").write_text("stages: {}\n")
     settings = load_settings(root / "params.yaml")
     run_stage(find_stage("evaluate"), settings, root, track=False)
+    trained = pretend_training(root)
     run_stage(find_stage("register"), settings, root)
+    (root / "trained").write_text(trained)
     catalogue = open_catalogue(root)
     promote(catalogue, propose(catalogue, None), Author("test"))
     yield root
     os.chdir(before)
+
+
+def pretend_training(root: Path) -> str:
+    """A run whose output is the project's planner, as the stages' tracker writes it."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{root / 'mlflow.db'}")
+    experiment = client.create_experiment(load_settings(root / "params.yaml").tracking.experiment)
+    run = client.create_run(experiment).info.run_id
+    found = Dataset("planner-sft", digest(root / "outputs/models/planner-sft"), "local", "{}")
+    client.log_inputs(run, [DatasetInput(found, [InputTag("mlflow.data.context", "out")])])
+    return run
 
 
 def aliases_of(client: Any) -> dict[str, str]:
@@ -97,11 +125,15 @@ def test_versions_are_made_and_load_anywhere(registered: Path, tmp_path: Path):
     assert "| oracle |" in version.description and "critic-data: `" in version.description
     found = evidence_of(open_catalogue(registered), "interloom-pipeline", "1")
     check_evidence(found, registered)
-    files = [path for path in (registered / "mlruns").rglob("*") if path.is_file()]
-    assert any(path.suffix == ".safetensors" for path in files)
-    assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".bin", ".pt")]
+    trained = (registered / "trained").read_text()
+    assert version.tags["run.planner-sft"] == trained and "run.critic-rl" not in version.tags
+    assert f"run.planner-sft: `{trained}`" in version.description
+    for heading in ("data.planner-data: `", "source.git.commit: `", "## Benchmarks", "## Limits"):
+        assert heading in version.description
+    assert_no_pickle(registered / "mlruns")
 
-    # In a process of its own, far from the project: the package's code comes with the model.
+    # In a process of its own, far from the project: the package's code comes with the model, and
+    # whatever would be unpickled on the way ends it.
     alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         [sys.executable, "-c", LOAD, uri],
@@ -114,6 +146,33 @@ def test_versions_are_made_and_load_anywhere(registered: Path, tmp_path: Path):
     assert told["failure"].startswith("missing-tag")  # a model that knows nothing gives no plan
     assert told["critic"] == ["failure", "reasoning", "refine_prompt", "success"]
     assert told["planner"] == ["answer", "failure"]
+
+
+def assert_no_pickle(folder: Path) -> None:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".safetensors" for path in files)
+    refuse_pickles(folder)
+    models = [yaml.safe_load(path.read_text()) for path in files if path.name == "MLmodel"]
+    for model in models:
+        flavour = model["flavors"]["python_function"]
+        assert "python_model" not in flavour and flavour["model_code_path"].endswith(".py")
+        assert model["signature"]["inputs"] and model["saved_input_example_info"]
+    for part in ("requirements.txt", "README.md", "lineage/lineage.json"):
+        assert sum(path.as_posix().endswith(f"/{part}") for path in files) >= len(models) > 0
+
+
+def test_nothing_that_is_written_is_a_pickle(tmp_path: Path, tiny_vlm: Path, tiny_generator: Path):
+    """Every file of every model that the stage writes, by content."""
+    (tmp_path / "origin").mkdir()
+    (tmp_path / "origin/lineage.json").write_text("{}")
+    folders = {"planner": tiny_vlm, "critic": tiny_vlm, "generator": tiny_generator}
+    for code, names in (("planner", ["planner"]), ("critic", ["critic"]), ("pipeline", folders)):
+        example = critic_example() if code == "critic" else request_example()
+        part = Part(code, code, {name: folders[name] for name in names}, example)
+        write_model(part, {}, "# card\n", tmp_path / "origin", tmp_path / "models" / code)
+    assert_no_pickle(tmp_path / "models")
+    weights = {path.parts[-3] for path in (tmp_path / "models/pipeline").rglob("*.safetensors")}
+    assert {"artifacts", tiny_generator.name} <= weights, "chat model and generator"
 
 
 def check_evidence(found: Evidence, project: Path) -> None:
@@ -187,7 +246,31 @@ def test_a_second_version_challenges_and_does_not_replace_the_champion(registere
 
 
 def test_pickles_are_refused(tmp_path: Path):
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "weights.bin").write_bytes(b"x")
-    with pytest.raises(InterloomError, match=r"weights\.bin may be a pickle"):
-        refuse_pickles(tmp_path)
+    import pickle
+    import struct
+
+    import numpy as np
+    import torch
+
+    def arrays(path: Path) -> None:
+        np.savez(path.with_suffix(".npz"), a=np.arange(3))
+        np.save(path.with_suffix(".npy"), np.array([{}], dtype=object))
+
+    fakes = {
+        "weights.bin": lambda path: path.write_bytes(b"x"),
+        "model.dat": lambda path: path.write_bytes(pickle.dumps({"a": 1})),
+        "old.json": lambda path: path.write_bytes(pickle.dumps([1], protocol=2)),
+        "archive.safetensors": lambda path: torch.save({"a": torch.zeros(1)}, path),
+        "objects": arrays,
+    }
+    for name, write in fakes.items():
+        folder = tmp_path / name
+        (folder / "sub").mkdir(parents=True)
+        write(folder / "sub" / name)
+        with pytest.raises(InterloomError, match="may be a pickle"):
+            refuse_pickles(folder)
+    # A safetensors file whose header has 0x280 bytes begins as a pickle does.
+    sound = tmp_path / "sound"
+    sound.mkdir()
+    (sound / "x.safetensors").write_bytes(struct.pack("<Q", 0x280) + b"{" + b" " * 0x27E + b"}")
+    refuse_pickles(sound)

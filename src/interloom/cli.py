@@ -44,6 +44,7 @@ LAZY = {
     "study": ("interloom.study.commands", "Questions that take many trainings."),
     "pocket": ("interloom.pocket.commands", "The pocket world: train its miniatures, look at it."),
     "registry": ("interloom.promotion.commands", "Champion and challenger: judge, promote, undo."),
+    "cluster": ("interloom.cluster.commands", "Kubernetes: what would fail there."),
 }
 """Groups of commands that live elsewhere: name → (module with a typer ``app``, help)."""
 for _name, (_module, _help) in LAZY.items():
@@ -70,8 +71,12 @@ def run(
     stage: Annotated[str, typer.Argument(help="Name of the stage, see `interloom stages`.")],
     params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
     track: Annotated[bool, typer.Option(help="Record the run in MLflow.")] = True,
+    inputs: Annotated[
+        Path | None, typer.Option(hidden=True, help="In a pod: what the caller says of the files.")
+    ] = None,
 ) -> None:
-    """Run one stage here and now, whether it is stale or not (`dvc repro` asks DVC first)."""
+    """Run one stage now, whether it is stale or not (`dvc repro` asks DVC first): here, or in pods
+    if `cluster.stages` says so."""
     from interloom.runner import run_stage
     from interloom.settings import load_settings
     from interloom.stages import find_stage
@@ -80,7 +85,22 @@ def run(
     # training several times slower. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     root = _enter_project()
-    run_stage(find_stage(stage), load_settings(params), root, track=track)
+    spec, settings = find_stage(stage), load_settings(params)
+    for name in settings.cluster.stages:
+        find_stage(name)
+    if settings.cluster.runs(stage):
+        from interloom.cluster.executor import run_on_cluster
+
+        run_on_cluster(spec, settings, root, track=track)
+    elif inputs is not None:
+        from interloom.cluster.data import Inputs
+
+        given = Inputs.read(inputs)
+        # On a shared volume the outputs are safe when they stand in place.
+        keep = given.kind == "dvc"
+        run_stage(spec, settings, root, track=track, inputs=given.files, keep_work=keep)
+    else:
+        run_stage(spec, settings, root, track=track)
 
 
 @app.command()
@@ -222,6 +242,29 @@ def cost(
 
 
 @app.command()
+def plan(
+    profile: Annotated[
+        str | None, typer.Option(help="A file in profiles/; the active params if not given.")
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(help="Rows of planner, critic SFT and critic RL: N,N,N, or `published`."),
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Another file of figures, see --figures.")
+    ] = None,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Show what the estimates rest on.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """What a lifecycle would take: GPU-hours, memory, storage, API calls and money."""
+    from interloom.planning.commands import tell
+
+    typer.echo(tell(_enter_project(), profile, rows, calibration, figures=figures, as_json=as_json))
+
+
+@app.command()
 def lineage(
     model: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
     restore: Annotated[
@@ -267,12 +310,15 @@ def serve(
         typer.Option(help="Of a system: generator, generator_weak, or both, to choose from."),
     ] = None,
     log_texts: Annotated[bool, typer.Option(help="Write requests' texts to the log.")] = False,
+    keys: Annotated[
+        str | None, typer.Option(help="File of API keys instead of the one of serving.keys.")
+    ] = None,
     params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
 ) -> None:
     """Serve a pipeline: OpenAI's Responses API, MLflow's /invocations and a page, until Ctrl-C."""
     from interloom.serve.commands import run_server
 
-    run_server(_enter_project(), params, model, host, port, generator or [], log_texts)
+    run_server(_enter_project(), params, model, host, port, generator or [], log_texts, keys)
 
 
 @app.command()
@@ -287,12 +333,15 @@ def serve_generator(
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(help="Port.")] = 8100,
+    keys: Annotated[
+        str | None, typer.Option(help="File of API keys instead of the one of serving.keys.")
+    ] = None,
     params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
 ) -> None:
     """Serve an image generator: OpenAI's Images API, for the backend `http`, until Ctrl-C."""
     from interloom.serve.commands import run_generator
 
-    run_generator(_enter_project(), params, generator, model, host=host, port=port)
+    run_generator(_enter_project(), params, generator, model, keys, host=host, port=port)
 
 
 @app.command()
@@ -309,16 +358,16 @@ def serve_key(
 
 @feedback_app.command("export")
 def feedback_export(
-    out: Annotated[Path, typer.Argument(help="Parquet file to write.")] = Path(
-        "feedback/critic.parquet"
-    ),
+    folder: Annotated[
+        Path, typer.Argument(help="Folder to write to; the file is named after its content.")
+    ] = Path("feedback"),
     track: Annotated[bool, typer.Option(help="Have DVC track the file.")] = True,
     params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
 ) -> None:
     """Turn the feedback in MLflow's traces into critic data, as training reads it."""
     from interloom.serve.commands import export_feedback
 
-    typer.echo("\n".join(export_feedback(_enter_project(), params, out, track)))
+    typer.echo("\n".join(export_feedback(_enter_project(), params, folder, track)))
 
 
 @app.command()

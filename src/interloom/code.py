@@ -14,8 +14,18 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 MACHINERY = frozenset(
     [
-        *("atomic", "code", "digests", "provenance", "runner", "tracker", "tracking"),
-        *("errors", "params", "settings", "stages"),
+        *(
+            "atomic",
+            "code",
+            "digests",
+            "guards",
+            "provenance",
+            "ranks",
+            "runner",
+            "tracker",
+            "tracking",
+        ),
+        *("cluster", "errors", "params", "settings", "stages"),
         *("cli", "doctor", "progress", "ui"),
     ]
 )

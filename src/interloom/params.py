@@ -1,13 +1,22 @@
-"""Reading a params file, and saying in one line what is wrong with it."""
+"""What a section is, reading a params file, and saying in one line what is wrong with it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from interloom.errors import InterloomError
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, no unknown keys, no silent conversions of type.
+
+    Lists of the params file become the field's own kind: prefer ``tuple[...]``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def read_params(path: str | Path) -> dict[str, Any]:

@@ -85,8 +85,10 @@ class Bar:
     ...     bar.advance(4)
     """
 
-    def __init__(self, stage: str, work: Iterable[Any] | int, what: str) -> None:
-        self._stage, self._what = stage, what
+    def __init__(
+        self, stage: str, work: Iterable[Any] | int, what: str, *, shown: bool = True
+    ) -> None:
+        self._stage, self._what, self._quiet = stage, what, not shown
         self._items: Iterable[Any] = range(work) if isinstance(work, int) else work
         self._total = work if isinstance(work, int) else None
         if isinstance(work, Sized):
@@ -94,7 +96,7 @@ class Bar:
         self._done = 0
         self._started = self._shown = time.monotonic()
         self._events = os.environ.get("INTERLOOM_PROGRESS") == "events"
-        self._terminal = not self._events and sys.stderr.isatty()
+        self._terminal = not self._quiet and not self._events and sys.stderr.isatty()
         self._bar: Any = None
 
     def __enter__(self) -> Self:
@@ -115,7 +117,7 @@ class Bar:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        if kind is None:
+        if kind is None and not self._quiet:
             if self._events:
                 self._show()
             seconds = time.monotonic() - self._started
@@ -138,6 +140,8 @@ class Bar:
             self._show()
 
     def _show(self) -> None:
+        if self._quiet:
+            return
         self._shown = time.monotonic()
         report = Report(
             self._stage, self._what, self._done, self._total, self._shown - self._started

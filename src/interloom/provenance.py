@@ -18,23 +18,41 @@ PACKAGES = (
 )  # fmt: skip
 
 
+CALLER = {
+    "INTERLOOM_GIT_COMMIT": "mlflow.source.git.commit",
+    "INTERLOOM_GIT_BRANCH": "mlflow.source.git.branch",
+    "INTERLOOM_GIT_DIRTY": "interloom.git_dirty",
+    "INTERLOOM_USER": "mlflow.user",
+}
+"""Variables by which a caller tells its pods, which have no git, about its checkout."""
+
+
 def provenance() -> dict[str, str]:
     """Tags for an MLflow run made in the present folder; ``none`` as commit outside git."""
     commit = git("rev-parse", "HEAD")
     changed = git("status", "--porcelain", "--", ".", *(f":!{path}" for path in OWN_OUTPUTS))
+    told = {tag: os.environ[name] for name, tag in CALLER.items() if name in os.environ}
     return {
         "mlflow.source.name": "interloom",
         "mlflow.source.type": "PROJECT",
         "mlflow.source.git.commit": commit or "none",
         "mlflow.source.git.branch": git("rev-parse", "--abbrev-ref", "HEAD") or "none",
-        "mlflow.user": getpass.getuser(),
+        "mlflow.user": _user(),
         "interloom.git_dirty": str(bool(changed) or not commit).lower(),
         "interloom.host": socket.gethostname(),
         "interloom.platform": platform.platform(),
         "interloom.python": platform.python_version(),
         "interloom.cpus": str(os.cpu_count()),
         "interloom.packages": json.dumps(versions(PACKAGES)),
-    }
+    } | told
+
+
+def _user() -> str:
+    """The account's name; a container may have none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def versions(names: tuple[str, ...]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ REQUIREMENTS = (
     "accelerate", "diffusers", "mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "torch",
     "transformers",
 )  # fmt: skip
+TRAINED = ("planner-sft", "critic-rl")
 DATASETS = ("planner-data", "critic-data")
 DATA = (*DATASETS, "evaluation")
 CHALLENGER, CHAMPION = "challenger", "champion"
@@ -64,7 +66,8 @@ def run(settings: Settings, stage: StageRun) -> None:
         Part(names.critic_name, "critic", {"critic": critic}, critic_example()),
         Part(names.model_name, "pipeline", folders, request_example()),
     ]
-    card = model_card(settings, stage)
+    tags = tags_of(stage) | training_runs(stage)
+    card = model_card(settings, stage, tags)
     config = {
         "dialogue": models.dialogue,
         "dtype": models.vlm_dtype,
@@ -88,7 +91,7 @@ def run(settings: Settings, stage: StageRun) -> None:
     if run_id is None:
         stage.log("tracking is off: the models are written, but there is no registry to enter")
     else:
-        versions_made = enter(parts, stage.work, run_id, names, card, tags_of(stage))
+        versions_made = enter(parts, stage.work, run_id, names, card, tags)
     record = {"run_id": run_id, "versions": versions_made}
     stage.out("registration").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     for name, version in versions_made.items():
@@ -104,8 +107,21 @@ def refuse_pickles(folder: Path) -> None:
         InterloomError: naming the file.
     """
     for path in sorted(folder.rglob("*")):
-        if path.suffix in PICKLES:
+        if path.is_file() and (path.suffix in PICKLES or holds_pickle(path)):
             raise InterloomError(f"{path} may be a pickle; save the weights as safetensors")
+
+
+def holds_pickle(path: Path) -> bool:
+    """Whether a file's content, whatever its name, is a pickle, or an archive or array with one."""
+    with path.open("rb") as file:
+        head = file.read(128)
+    if head[:4] == b"PK\x03\x04" and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return any(Path(name).suffix in PICKLES for name in archive.namelist())
+    if head[:6] == b"\x93NUMPY":
+        return b"'|O'" in head
+    # Safetensors begin with the length of a JSON header, which may look like a pickle's first byte.
+    return head[:1] == b"\x80" and 2 <= head[1] <= 5 and head[8:9] != b"{"
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -224,8 +240,32 @@ def tags_of(stage: StageRun) -> dict[str, str]:
     return tags | {name.removeprefix("mlflow."): found[name] for name in kept}
 
 
-def model_card(settings: Settings, stage: StageRun) -> str:
-    """The model card: origin, data, benchmark table, limits."""
+def training_runs(stage: StageRun) -> dict[str, str]:
+    """The MLflow run that made each trained model, by a tag's name; the last one if there are more.
+
+    It is the run whose output has the model's digest. A model that was trained elsewhere, and came
+    out of DVC's cache, has none here.
+    """
+    if stage.run_id is None:
+        return {}
+    client = _client()
+    experiment = client.get_run(stage.run_id).info.experiment_id
+    made: dict[str, str] = {}
+    for name in TRAINED:
+        runs = client.search_runs(
+            [experiment],
+            f"dataset.name = '{name}' AND dataset.digest = '{digest(stage.dep(name))}' "
+            "AND dataset.context = 'out'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+        if runs:
+            made[f"run.{name}"] = runs[0].info.run_id
+    return made
+
+
+def model_card(settings: Settings, stage: StageRun, tags: Mapping[str, str]) -> str:
+    """The model card: training runs, data, benchmark table, limits."""
     from interloom.benchmarks.report import markdown
 
     summary = json.loads((stage.dep("evaluation") / "summary.json").read_text(encoding="utf-8"))
@@ -239,7 +279,7 @@ def model_card(settings: Settings, stage: StageRun) -> str:
         "",
         f"- profile `{settings.profile}`, seed {settings.seed}",
         f"- base model `{settings.models.vlm}`, generator `{generator}`",
-        *(f"- {name}: `{value}`" for name, value in sorted(tags_of(stage).items())),
+        *(f"- {name}: `{value}`" for name, value in sorted(tags.items())),
         "",
         "## Benchmarks",
         table,
@@ -267,10 +307,7 @@ def enter(
 
     A version that this run has made already (before a kill) is not made twice.
     """
-    from mlflow.tracking import MlflowClient
-
-    uri = tracking_uri(load_settings().tracking, Path.cwd())
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client = _client()
     made: dict[str, str] = {}
     for part in parts:
         place = f"models/{part.name}"
@@ -281,6 +318,14 @@ def enter(
     for name, version in made.items():
         client.set_model_version_tag(names.model_name, made[names.model_name], name, version)
     return made
+
+
+def _client() -> Any:
+    """Of the project's MLflow, which is none of the stage's own settings."""
+    from mlflow.tracking import MlflowClient
+
+    uri = tracking_uri(load_settings().tracking, Path.cwd())
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def _version(

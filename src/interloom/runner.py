@@ -14,7 +14,6 @@ a checkpoint is never resumed with other data or settings.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -22,22 +21,25 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from interloom import dvc_state
+from interloom import dvc_state, ranks
 from interloom.atomic import declare_whole, finish, is_whole
 from interloom.backends.ledger import LEDGER
 from interloom.cache import CACHE
 from interloom.code import code_of
 from interloom.digests import digest
 from interloom.errors import InterloomError
+from interloom.guards import signals_unwind, stage_lock, watch_parents
 from interloom.progress import Bar, clock
 from interloom.seeding import seed_everything
 from interloom.settings import Settings
@@ -47,16 +49,14 @@ from interloom.tracking import (
     Recorder,
     Span,
     Status,
-    enclosing_dvc,
-    lifecycle_owner,
     open_recorder,
 )
 
-LOCK_PATIENCE = 20.0
-"""Seconds to wait for an earlier run of the same stage that is just dying."""
 MEMORY = ".interloom/digests.sqlite"
 FREE_SECTIONS = frozenset(["profile", "seed", "remote"])
 """What every stage may read: no output depends on how calls to remote backends travel."""
+RUN_PREFIX = "::run "
+"""Begins the line by which a stage in a pod tells its MLflow run."""
 LOGGED_BYTES = 8 << 20
 """Metrics and plots up to this size are also MLflow artifacts."""
 
@@ -116,7 +116,7 @@ class StageRun:
 
     def progress(self, work: Iterable[Any] | int, description: str) -> Bar:
         """Count work: iterate over the result, or use ``with`` and ``advance(n)``."""
-        return Bar(self.name, work, description)
+        return Bar(self.name, work, description, shown=ranks.rank() == 0)
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Numbers for the MLflow run, at a step if they form a curve."""
@@ -135,7 +135,9 @@ class StageRun:
 
     def log(self, text: str) -> None:
         """A line for the terminal, the Prefect log and the MLflow run."""
-        print(f"{self.name}: {text}", flush=True)
+        if ranks.local_rank() == 0:
+            who = f"{self.name}, process {ranks.rank()}" if ranks.rank() else self.name
+            print(f"{who}: {text}", flush=True)
         if self._recorder is not None:
             self._recorder.log(text)
 
@@ -145,20 +147,60 @@ class StageRun:
         return self._recorder.run_id() if self._recorder is not None else None
 
 
-def run_stage(spec: StageSpec, settings: Settings, root: Path, *, track: bool = True) -> None:
+@dataclass(frozen=True)
+class Identity:
+    """What makes an execution of a stage the same as another one."""
+
+    params: dict[str, Any]
+    inputs: tuple[DataFile, ...]
+    key: str
+
+    def work(self, root: Path, stage: str) -> Path:
+        """The folder of checkpoints."""
+        return root / ".interloom" / "work" / stage / self.key
+
+    def aside(self, root: Path, stage: str) -> Path:
+        """Where the outputs are written before they are moved into place."""
+        return self.work(root, stage).with_name(f"{self.key}.new")
+
+
+def identify(
+    spec: StageSpec, settings: Settings, root: Path, inputs: tuple[DataFile, ...] | None = None
+) -> Identity:
+    """The identity of a stage here and now; ``inputs`` if their digests are known already."""
+    inputs = _inputs(spec, root) if inputs is None else inputs
+    params = {"seed": settings.seed, **_sections(spec, settings)}
+    return Identity(params, inputs, _key(spec, params, inputs))
+
+
+def run_stage(
+    spec: StageSpec,
+    settings: Settings,
+    root: Path,
+    *,
+    track: bool = True,
+    inputs: tuple[DataFile, ...] | None = None,
+    keep_work: bool = False,
+) -> None:
     """Run one stage in the project folder ``root``.
+
+    In a pod, ``inputs`` are the digests that the caller has found, and ``keep_work`` leaves the
+    checkpoints until the outputs are safe. Of several processes (torchrun) the first writes and
+    records; the others only compute.
 
     Raises ``InterloomError`` for missing inputs, a missing body or a body that left an output out;
     whatever the body raises passes through. In every such case the old outputs stand untouched.
     """
+    if ranks.rank():
+        _assist(spec, settings, root, inputs)
+        return
     started = time.monotonic()
-    with _lock(root, spec.name), _signals():
-        inputs = _inputs(spec, root)
-        params = {"seed": settings.seed, **_sections(spec, settings)}
-        key = _key(spec, params, inputs)
-        work = root / ".interloom" / "work" / spec.name / key
-        aside = work.with_name(f"{key}.new")
-        made = is_whole(root, aside)
+    with stage_lock(root, spec.name), signals_unwind():
+        identity = identify(spec, settings, root, inputs)
+        params, inputs, key = identity.params, identity.inputs, identity.key
+        work, aside = identity.work(root, spec.name), identity.aside(root, spec.name)
+        # Several processes go through the body together, if only to find that all is done.
+        made = ranks.world() == 1 and is_whole(root, aside)
         resumed = work.exists()
         if not made:
             shutil.rmtree(aside, ignore_errors=True)
@@ -173,9 +215,10 @@ def run_stage(spec: StageSpec, settings: Settings, root: Path, *, track: bool = 
             recorder = open_recorder(
                 root, settings.tracking, stage=spec.name, params=flat, inputs=inputs, tags=tags
             )
+            _announce(recorder)
         stage = StageRun(spec, root, work, aside, recorder)
         try:
-            _watch_parents()
+            watch_parents(_end_like_cancelled)
             if made:
                 stage.log("everything was written before the last run was killed")
             else:
@@ -190,12 +233,39 @@ def run_stage(spec: StageSpec, settings: Settings, root: Path, *, track: bool = 
                 shutil.rmtree(aside, ignore_errors=True)
             _close(recorder, _status(error), started, error=_explain(error))
             raise
-        shutil.rmtree(work, ignore_errors=True)
+        if not keep_work:
+            shutil.rmtree(work, ignore_errors=True)
         outs = tuple(
             DataFile(name, path, digests[path], "out") for name, path in spec.products.items()
         )
         _close(recorder, "FINISHED", started, outs=outs)
         print(f"{spec.name}: done in {clock(time.monotonic() - started)}", flush=True)
+
+
+def _assist(
+    spec: StageSpec, settings: Settings, root: Path, inputs: tuple[DataFile, ...] | None
+) -> None:
+    """Compute with the first process of a distributed stage; write and record nothing."""
+    with signals_unwind(), tempfile.TemporaryDirectory() as aside:
+        identity = identify(spec, settings, root, inputs)
+        work = identity.work(root, spec.name)
+        work.mkdir(parents=True, exist_ok=True)
+        stage = StageRun(spec, root, work, Path(aside), None)
+        body = _body(spec)
+        seed_everything(settings.seed)
+        body(_only(settings, spec), stage)
+
+
+def _announce(recorder: Recorder) -> None:
+    """In a pod, tell the caller the MLflow run as soon as there is one."""
+    if "JOB_COMPLETION_INDEX" not in os.environ:
+        return
+
+    def tell() -> None:
+        with suppress(InterloomError):  # the end of the stage says what is wrong with MLflow
+            print(f"{RUN_PREFIX}{recorder.run_id()}", flush=True)
+
+    threading.Thread(target=tell, name="announce", daemon=True).start()
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -319,63 +389,8 @@ def _explain(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
-@contextmanager
-def _lock(root: Path, name: str) -> Iterator[None]:
-    """One run of a stage at a time. The lock goes with the process, however it dies."""
-    path = root / ".interloom" / "work" / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        end = time.monotonic() + LOCK_PATIENCE
-        while True:
-            try:
-                # Not flock: that would live on in forked children of a killed stage.
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > end:
-                    file.seek(0)
-                    holder = file.read().strip()
-                    text = f"stage {name} already runs here (process {holder}): wait or end it"
-                    raise InterloomError(text) from None
-                time.sleep(0.2)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """SIGTERM unwinds like Ctrl-C, so that cleaning up happens."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _watch_parents() -> None:
-    """End this stage when the ``dvc`` or the flow that started it is gone.
-
-    Nobody would commit the outputs of an orphan, and it would keep the machine and the lock.
-    """
-    parents = [parent for parent in (enclosing_dvc(), lifecycle_owner()) if parent is not None]
-    if not parents:
-        return
-
-    def watch() -> None:
-        while all(parent.alive() for parent in parents):
-            time.sleep(1)
-        # No word about it: with the parent its end of the output may be gone, and printing fails.
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(10)
-        os._exit(143)
-
-    threading.Thread(target=watch, name="watch-parents", daemon=True).start()
+def _end_like_cancelled() -> None:
+    # No word about it: with the parent its end of the output may be gone, and printing fails.
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+    os._exit(143)

@@ -15,24 +15,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from interloom.cluster.settings import ClusterSettings
 from interloom.errors import InterloomError
-from interloom.params import explain, read_params
+from interloom.params import Section, explain, read_params
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Score10 = Annotated[float, Field(ge=0, le=10)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, no unknown keys, no silent conversions of type.
-
-    Lists of the params file become the field's own kind: prefer ``tuple[...]``.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class GeneratorSettings(Section):
@@ -199,6 +191,9 @@ class CriticDataSettings(Section):
     """A change of score up to this is no change."""
     majority: Annotated[float, Field(ge=0.5, lt=1)]
     """Largest share of either judgment after balancing."""
+    feedback: str
+    """File of `interloom feedback export`; empty for none. The stage looks at its name alone, which
+    is made of what is in the file."""
 
 
 class PlannerDataSettings(Section):
@@ -567,6 +562,7 @@ class Settings(Section):
     promotion: PromotionSettings
     serving: ServingSettings
     orchestration: OrchestrationSettings
+    cluster: ClusterSettings
     tracking: TrackingSettings
 
 
@@ -589,6 +585,18 @@ def settings_from(raw: dict[str, Any], source: str) -> Settings:
         raise InterloomError(f"{source}: {problems}") from None
 
 
+def load_profile(root: Path, name: str | None) -> Settings:
+    """The settings of a profile: the active params file, or the one in ``profiles/``.
+
+    Raises:
+        InterloomError: no profile of this name, or a wrong file.
+    """
+    active = load_settings(root / "params.yaml")
+    if name in (None, active.profile):
+        return active
+    return load_settings(_profile_file(root, name, active.profile))
+
+
 def use_profile(root: Path, name: str) -> str:
     """Make ``profiles/NAME.yaml`` the params file of the project in ``root``; says what was done.
 
@@ -599,10 +607,7 @@ def use_profile(root: Path, name: str) -> str:
     present = load_settings(active)
     if present.profile == name:
         return f"params.yaml already is profile {name}"
-    wanted, kept = folder / f"{name}.yaml", folder / f"{present.profile}.yaml"
-    if not wanted.is_file():
-        known = sorted({present.profile, *(path.stem for path in folder.glob("*.yaml"))})
-        raise InterloomError(f"no profile {name!r}; profiles: {', '.join(known)}")
+    wanted, kept = _profile_file(root, name, present.profile), folder / f"{present.profile}.yaml"
     if kept.exists():
         raise InterloomError(f"{kept} exists, but {present.profile} is in params.yaml: remove one")
     if load_settings(wanted).profile != name:
@@ -610,6 +615,15 @@ def use_profile(root: Path, name: str) -> str:
     active.rename(kept)
     wanted.rename(active)
     return f"params.yaml is now profile {name}; {present.profile} is kept in {kept}"
+
+
+def _profile_file(root: Path, name: str, active: str) -> Path:
+    """Where a profile that is not the active one stands."""
+    folder = root / "profiles"
+    if not (folder / f"{name}.yaml").is_file():
+        known = sorted({active, *(path.stem for path in folder.glob("*.yaml"))})
+        raise InterloomError(f"no profile {name!r}; profiles: {', '.join(known)}")
+    return folder / f"{name}.yaml"
 
 
 def change_params(path: Path, changes: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,23 @@ def test_sampling_repeats_with_its_seed_and_leaves_the_callers_random_state(chat
     assert torch.equal(torch.rand(1), expected)
     assert chat.generate(MIXED, temperature=1.0, seed=1) == first
     assert chat.generate(MIXED, temperature=1.0, seed=2) != first
+
+
+def test_threads_that_share_a_model_get_the_answers_that_each_gets_alone(chat: ChatModel):
+    other = chat.as_another("other", 6)
+    assert (other.name, other.max_new_tokens, chat.max_new_tokens) == ("other", 6, 12)
+
+    def greedy() -> list[str]:
+        return chat.generate(MIXED)
+
+    def sampled() -> list[str]:
+        return other.generate(MIXED, temperature=1.0, seed=4)
+
+    alone = [greedy(), sampled()] * 3
+    with ThreadPoolExecutor(6) as pool:
+        together = [pool.submit(work).result for work in (greedy, sampled) * 3]
+        assert [result() for result in together] == alone
+    assert other.usage != chat.usage
 
 
 def test_image_tokens_are_never_sampled(chat: ChatModel):

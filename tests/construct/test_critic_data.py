@@ -107,6 +107,22 @@ def test_excluded_steps_are_counted_by_reason():
     assert not any(row.startswith(("s0/", "s1/")) for row in chosen)
 
 
+def test_peoples_judgments_are_for_sft_unfiltered_and_balanced():
+    rows = fails_then_passes(30, 5.0) + fails_then_passes(30, 1.0, "t")
+    given = {f"feedback/a/1/{n}": n % 4 > 0 for n in range(20)}
+    chosen, yields, numbers = critic_data.select(
+        steps(*rows), options(majority=0.5), 0, given=given
+    )
+    ours = {row for row, split in chosen.items() if row in given}
+    assert {chosen[row] for row in ours} == {"sft"}
+    # 15 true and 5 false ones: the ten too many go from all true ones alike.
+    assert numbers["sft_positive"] == 0.5 and 10 <= len(ours) < 20
+    (balanced,) = (entry for entry in yields if entry.step == "balance-sft")
+    assert balanced.lost == {"surplus-true": 10}
+    # The cut makes room for them: the whole keeps the ratio.
+    assert abs(numbers["sft_rows"] / numbers["rl_rows"] - OPTIONS.sft_rl_ratio) < 0.2
+
+
 @pytest.mark.parametrize("style", ["short", "full"])
 def test_conversation_for_the_trainer(style: dialogue.Style):
     row = list(critic_data.decompose(trajectory("r", ((False, True),))))[1]

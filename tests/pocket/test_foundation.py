@@ -11,8 +11,9 @@ from torch import nn
 
 from interloom.errors import InterloomError
 from interloom.pocket.foundation import autoencoder as ae
+from interloom.pocket.foundation import eye, vlm, vlm_model
 from interloom.pocket.foundation import generator as gen
-from interloom.pocket.foundation import vlm, vlm_model
+from interloom.pocket.foundation.shipped import load_generator
 from interloom.pocket.foundation.skills import SKILLS, draw
 from interloom.pocket.foundation.tokenizer import train_tokenizer
 from interloom.pocket.foundation.training import Average, Schedule, train
@@ -139,7 +140,7 @@ def test_patches_are_those_of_the_processor():
     theirs = processor.image_processor(
         images=[Image.fromarray(array) for array in arrays], return_tensors="pt"
     )["pixel_values"]
-    assert torch.equal(vlm.to_patches(pixels), torch.as_tensor(theirs))
+    assert torch.equal(eye.to_patches(pixels), torch.as_tensor(theirs))
 
 
 @pytest.mark.slow
@@ -164,6 +165,13 @@ def test_miniatures_train_from_scratch_in_small(tmp_path):
             SHORT, pictures=64, validation=7, weak_success=1.1,
         )  # fmt: skip
     vlm.train_vlm(
-        autoencoder, tmp_path / "vlm", tmp_path, 1, lambda *_: None, 0.001, tokenizer_lessons=200
+        autoencoder,
+        load_generator(weak),
+        tmp_path / "vlm",
+        tmp_path,
+        1,
+        lambda *_: None,
+        0.001,
+        tokenizer_lessons=200,
     )
     assert (tmp_path / "vlm" / "model.safetensors").is_file()

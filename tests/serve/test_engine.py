@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from served import TEXT, Gate, Heard, engine, order, pipeline
 
 from interloom import loop
+from interloom.records import Failure, Plan, Request
+from interloom.roles import Planner
 from interloom.serve.engine import Busy, Closed
 from interloom.serve.events import Began, Drawn, Judged, Planned, StepDone
 from interloom.serve.pipeline import Pipeline
@@ -57,13 +62,66 @@ def test_newcomers_join_the_next_batches():
     first = Heard(at, order(id="first"))
     assert gate.called.wait(20)
     others = [Heard(at, order(id=str(n))) for n in range(5)]
+    # They are planned while the first one's picture is drawn.
+    wait_until(lambda: len(at._planned) == 5)
     gate.open.set()
     ends = [heard.end() for heard in (first, *others)]
     assert {end.outcome for end in ends} == {"completed"}
-    assert parts.planner.plans == [1, 5]  # type: ignore[attr-defined]
+    assert sum(parts.planner.plans) == 6  # type: ignore[attr-defined]
     # The first request's second step shares its call with the others' first.
     assert gate.batches[:2] == [1, 6]
     assert parts.planner.critiques[:2] == [1, 6]  # type: ignore[attr-defined]
+
+
+class SlowPlanner:
+    """The teacher, who waits for ``open`` before every plan but the first."""
+
+    name = "slow"
+
+    def __init__(self, inner: Planner) -> None:
+        self.inner = inner
+        self.open = threading.Event()
+        self.batches: list[int] = []
+
+    def plan(self, requests: Sequence[Request]) -> list[Plan | Failure]:
+        self.batches.append(len(requests))
+        assert len(self.batches) == 1 or self.open.wait(30)
+        return self.inner.plan(requests)
+
+
+def test_pictures_do_not_wait_for_plans():
+    parts = pipeline()
+    slow = SlowPlanner(parts.planner)
+    at = engine(replace(parts, planner=slow))
+    gate = parts.generators["renderer"]
+    assert isinstance(gate, Gate)
+    gate.open.clear()
+    first = Heard(at, order(id="first"))
+    assert gate.called.wait(20)
+    second = Heard(at, order(id="second"))
+    wait_until(lambda: slow.batches == [1, 1])
+    late = [Heard(at, order(id=str(n))) for n in range(3)]
+    gate.open.set()
+    assert first.end().outcome == "completed", "while the second one's plan is being made"
+    assert slow.batches == [1, 1] and not second.events
+    slow.open.set()
+    assert [heard.end().outcome for heard in (second, *late)] == ["completed"] * 4
+    assert slow.batches == [1, 1, 3], "who came meanwhile shares the next call"
+
+
+def test_no_more_than_slots_are_in_flight():
+    parts = pipeline()
+    gate = parts.generators["renderer"]
+    assert isinstance(gate, Gate)
+    gate.open.clear()
+    at = engine(parts, slots=2)
+    heard = [Heard(at, order(id=str(n))) for n in range(6)]
+    wait_until(lambda: len(at._aboard) == 2)
+    time.sleep(0.05)
+    assert len(at._aboard) == 2 and len(at._waiting) == 4
+    gate.open.set()
+    assert [one.end().outcome for one in heard] == ["completed"] * 6
+    assert max(gate.batches) <= 2 and at.close() and not at._aboard
 
 
 def test_overload_is_refused_and_the_queue_bounded():
@@ -153,4 +211,4 @@ def test_closing_without_patience_calls_off():
     assert not at.close(patience=0.05)
     assert heard.end().outcome == "cancelled"
     gate.open.set()
-    wait_until(lambda: not at._thread.is_alive())
+    wait_until(lambda: not any(thread.is_alive() for thread in at._threads))

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from data_project import DATA_STAGES, Project, play_generators, small_settings
 from served import ROOT, pipeline
 from typer.testing import CliRunner
 
 from interloom.construct import critic_data, store
+from interloom.digests import digest
 from interloom.errors import InterloomError
 from interloom.serve import feedback
 from interloom.serve.traces import RESPONSE_TAG
@@ -87,7 +89,7 @@ def test_every_request_is_a_trace(start, project: Path):
     assert drawn.outputs["image"].startswith("mlflow-attachment://")
     assert drawn.attributes["batch"] == "1"
     rebuilt = feedback._trajectory(trace)
-    assert rebuilt is not None and rebuilt.request.id == made["id"]
+    assert rebuilt is not None and rebuilt.request.id == f"feedback/{made['id']}"
     attempts = [attempt for step in rebuilt.steps for attempt in step.attempts]
     assert len(attempts) == images and all(attempt.image for attempt in attempts)
     assert str(found[failed["id"]].info.state) == "ERROR"
@@ -120,18 +122,27 @@ def test_feedback_closes_the_circle(start, project: Path, tiny_vlm: Path):
 
     done = CliRunner().invoke(_app(), ["feedback", "export", "--no-track"])
     assert done.exit_code == 0, done.output
-    rows = list(store.read_rows(project / "feedback/critic.parquet"))
+    (exported,) = (project / "feedback").iterdir()
+    rows = list(store.read_rows(exported))
     assert f"{len(rows)} rows" in done.output and "no right words: 1" in done.output
     assert given >= len(rows) - 1 > 5
     found = next(row for row in rows if row["refine_prompt"] == "a large red sun")
     assert (found["success"], found["reasoning"]) == (False, "too small")
-    assert found["step_id"] == f"{corrected['id']}/1"
+    assert found["step_id"] == f"feedback/{corrected['id']}/1"
     assert {row["success"] for row in rows} == {True, False}
     assert all(row["semantic"] is not None and row["reasoning"] for row in rows)
-    assert store.about(project / "feedback/critic.parquet")["format"] == "critic/1"
-    conversation = critic_data.to_conversation(rows[0], "short")
-    assert len(conversation["images"]) == 2
-    _train(project, tiny_vlm)
+    # Equal content, equal name: DVC runs nothing anew for an export that changed nothing.
+    assert exported.name == f"critic-{digest(exported)[:8]}.parquet"
+    again = CliRunner().invoke(_app(), ["feedback", "export", "--no-track"])
+    assert again.exit_code == 0 and list(exported.parent.iterdir()) == [exported]
+    # What the command says is to be done is done.
+    wanted = done.output.splitlines()[-1].partition(": interloom ")[2].split()
+    assert CliRunner().invoke(_app(), wanted).exit_code == 0
+    trained_on = _train(project, tiny_vlm)
+    ours = [row for row in trained_on if row["id"].startswith("feedback/")]
+    assert len(trained_on) > len(ours) > 5
+    (learned,) = (row for row in ours if row["id"] == found["id"])
+    assert learned == found, "the person's words, as they were given"
 
 
 def _app() -> Any:
@@ -140,13 +151,30 @@ def _app() -> Any:
     return app
 
 
-def _train(root: Path, tiny_vlm: Path) -> None:
-    """The stage that trains the critic reads the file as it is."""
+def _train(root: Path, tiny_vlm: Path) -> list[dict[str, Any]]:
+    """The data stages with the feedback, the gate, the critic's training; the rows of it."""
+    feedback = load_settings(root / "params.yaml").critic_data
+    small = small_settings().model_copy(update={"critic_data": feedback})
+    for name in ("generator", "generator-weak"):
+        (root / "data" / name).mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        play_generators(patch)
+        Project(root, small).run(*DATA_STAGES)
+    path = root / "outputs/critic-data/sft.parquet"
+    numbers = json.loads((root / "metrics/critic-data.json").read_text())
+    rows = list(store.read_rows(path))
+    assert numbers["feedback_rows"] == sum(row["id"].startswith("feedback/") for row in rows)
+    # A few of the others suffice to train.
+    some = [row for place, row in enumerate(rows) if row["id"].startswith("feedback/") or place < 8]
+    store.write_table(path, some, critic_data.critic_schema(), store.about(path))
+    _train_critic(root, tiny_vlm)
+    return rows
+
+
+def _train_critic(root: Path, tiny_vlm: Path) -> None:
     from interloom.runner import StageRun
     from interloom.train import sft_critic
 
-    (root / "outputs/critic-data").mkdir(parents=True)
-    shutil.copy(root / "feedback/critic.parquet", root / "outputs/critic-data/sft.parquet")
     shutil.copytree(tiny_vlm, root / "data/vlm")
     for folder in ("work", "aside"):
         (root / folder).mkdir()
@@ -161,12 +189,12 @@ def _train(root: Path, tiny_vlm: Path) -> None:
 
 def test_without_feedback_there_is_nothing_to_export(start, project: Path):
     with pytest.raises(InterloomError, match="nothing was served and traced yet"):
-        feedback.export(load_settings(), project, project / "x.parquet")
+        feedback.export(load_settings(), project, project)
     at = start(traces=uri(project), experiment="serving-test-serving")
     ask(at, TEXTS[0])
     at.service.traces.close()
     with pytest.raises(InterloomError, match="no feedback to write"):
-        feedback.export(load_settings(), project, project / "x.parquet")
+        feedback.export(load_settings(), project, project)
 
 
 def test_the_file_is_tracked_by_dvc(start, project: Path):
@@ -177,4 +205,5 @@ def test_the_file_is_tracked_by_dvc(start, project: Path):
     at.service.traces.close()
     done = CliRunner().invoke(_app(), ["feedback", "export"])
     assert done.exit_code == 0, done.output
-    assert (project / "feedback/critic.parquet.dvc").is_file()
+    (exported,) = (project / "feedback").glob("*.parquet")
+    assert exported.with_name(f"{exported.name}.dvc").is_file()

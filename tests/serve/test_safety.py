@@ -6,8 +6,12 @@ import base64
 import io
 import json
 import logging
+import socket
 import struct
+import threading
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -127,6 +131,49 @@ def test_a_body_without_a_length_is_cut_off_too(server):
     headers = {"content-type": "application/json"}
     answer = server.http.post("/v1/responses", content=endless(), headers=headers)
     assert answer.status_code == 413
+
+
+def test_a_client_that_leaves_in_the_middle_is_no_mistake_of_ours(start, caplog):
+    caplog.set_level(logging.INFO, logger="interloom")
+    at = start()
+    host, port = at.url.removeprefix("http://").split(":")
+    head = f"POST /v1/responses HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(f'{head}Content-Length: 1000\r\n\r\n{{"input": "'.encode())
+    end = time.monotonic() + 20
+    while "the client left" not in caplog.text:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert at.http.get("/health").status_code == 200
+
+
+def test_many_large_bodies_at_once_do_not_fill_the_memory(start):
+    at = start(slots=2)
+    let_go = threading.Event()
+
+    def slow():
+        yield b'{"input": "'
+        assert let_go.wait(30)
+        yield b'"}'
+
+    headers = {"content-type": "application/json"}
+    large = b'"' + b" " * (guard.LARGE_BODY + 1) + b'"'
+
+    def send(content) -> httpx.Response:
+        return httpx.post(f"{at.url}/v1/responses", content=content, headers=headers, timeout=60)
+
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(send, slow()) for _ in range(2)]
+        end = time.monotonic() + 20
+        while (answer := send(large)).status_code != 429:
+            assert time.monotonic() < end
+        assert answer.json()["error"]["code"] == "server_overloaded"
+        assert answer.headers["retry-after"] == "1"
+        assert at.http.post("/v1/responses", json={"input": TEXT}).status_code == 200
+        let_go.set()
+        assert [one.result().status_code for one in waiting] == [400, 400]
+    assert send(large).status_code == 400, "there is room again"
 
 
 @settings(max_examples=150, suppress_health_check=list(HealthCheck))

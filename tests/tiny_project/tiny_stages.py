@@ -6,12 +6,14 @@ They write, count, keep checkpoints and record metrics like the real ones, in mi
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
 import time
 from pathlib import Path
 
+from interloom import ranks
 from interloom.errors import InterloomError
 from interloom.runner import StageRun, run_stage
 from interloom.seeding import derive_seed
@@ -54,8 +56,11 @@ STAGES = {
 
 
 def pause() -> None:
-    """Wait as long as the test wants, between any two things that a stage does."""
+    """Wait as long as the test wants (or while there is a file ``hold``), between any two things
+    that a stage does."""
     time.sleep(float(os.environ.get("TINY_PAUSE", "0")))
+    while Path("hold").exists():
+        time.sleep(0.05)
 
 
 def run(settings: Settings, stage: StageRun) -> None:
@@ -75,18 +80,23 @@ def squares(settings: Settings, stage: StageRun) -> None:
     checkpoint = stage.work / "done.json"
     done: list[int] = json.loads(checkpoint.read_text()) if checkpoint.exists() else []
     stage.log(f"starting at {len(done)}")
+    hold: list[bytes] = []
     with stage.progress(len(numbers), "square") as bar:
         bar.advance(len(done))
         for index in range(len(done), len(numbers)):
             done.append(numbers[index] ** 2)
-            part = checkpoint.with_suffix(".part")
-            part.write_text(json.dumps(done))
-            part.replace(checkpoint)
+            if ranks.rank() == 0:
+                part = checkpoint.with_suffix(".part")
+                part.write_text(json.dumps(done))
+                part.replace(checkpoint)
             stage.metrics({"square": done[-1]}, step=index)
             bar.advance()
             pause()
             if os.environ.get("TINY_FAIL_AT") == str(index):
                 raise InterloomError(f"told to fail at {index}")
+            if index >= int(os.environ.get("TINY_CRASH_FROM", "1000")):
+                raise RuntimeError(f"told to crash at {index}")
+            hold.append(b"x" * (int(os.environ.get("TINY_MEMORY", "0")) << 18))
     folder = stage.out("squares")
     folder.mkdir()
     for index, value in enumerate(done):
@@ -110,9 +120,33 @@ def total(settings: Settings, stage: StageRun) -> None:
     stage.out("total").write_text(f"{sum(values)}\n")
 
 
+def main(words: list[str]) -> None:
+    """Run a stage here or in pods, as ``interloom run`` does."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("stage")
+    parser.add_argument("--params", default="params.yaml")
+    parser.add_argument("--inputs", type=Path)
+    parser.add_argument("--no-track", action="store_true")
+    given = parser.parse_args(words)
+    spec, settings = STAGES[given.stage], load_settings(given.params)
+    if settings.cluster.runs(spec.name):
+        from interloom.cluster.executor import run_on_cluster
+
+        command = ("python", "-m", "tiny_stages", spec.name)
+        run_on_cluster(spec, settings, Path.cwd(), command=command)
+        return
+    if given.inputs is None:
+        run_stage(spec, settings, Path.cwd())
+        return
+    from interloom.cluster.data import Inputs
+
+    inputs = Inputs.read(given.inputs)
+    run_stage(spec, settings, Path.cwd(), inputs=inputs.files, keep_work=inputs.kind == "dvc")
+
+
 if __name__ == "__main__":
     try:
-        run_stage(STAGES[sys.argv[1]], load_settings(), Path.cwd())
+        main(sys.argv[1:])
     except InterloomError as refusal:  # as the command line does
         print(f"interloom: {refusal}", file=sys.stderr)
         sys.exit(2)

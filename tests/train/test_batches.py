@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from itertools import chain
 
 import pytest
 
@@ -32,3 +33,29 @@ def test_epochs_differ_and_repeat():
     assert list(sampler) != first
     sampler.set_epoch(0)
     assert list(sampler) == first
+
+
+def test_two_devices_see_the_batches_of_one() -> None:
+    """What accelerate deals out to two processes are together the steps of one."""
+    from accelerate.data_loader import BatchSamplerShard
+    from torch.utils.data import BatchSampler
+
+    lengths = [(7 * place) % 13 for place in range(48)]
+
+    def steps(devices: int, micro: int) -> list[list[int]]:
+        """The samples of every optimiser step of 8, over all devices."""
+        dealt = [
+            list(
+                BatchSamplerShard(
+                    BatchSampler(LikeLengths(lengths, 8, seed=3), micro, drop_last=False),
+                    num_processes=devices,
+                    process_index=device,
+                )
+            )
+            for device in range(devices)
+        ]
+        passes = [list(chain(*together)) for together in zip(*dealt, strict=True)]
+        each = 8 // (micro * devices)
+        return [sorted(chain(*passes[at : at + each])) for at in range(0, len(passes), each)]
+
+    assert steps(1, 8) == steps(1, 2) == steps(2, 4) == steps(2, 2)

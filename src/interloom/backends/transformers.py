@@ -7,7 +7,10 @@ device and the number type differ.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ARCHITECTURE = "Qwen3VLForConditionalGeneration"
+_DICE = threading.Lock()
+"""Held while answers are sampled: the random state is the process's own."""
 
 
 class ImageOnlyQwen3VLProcessor(Qwen3VLProcessor):
@@ -103,7 +108,7 @@ def _dtype(name: str) -> torch.dtype:
 
 
 class ChatModel:
-    """A Qwen3-VL that answers many conversations at a time.
+    """A Qwen3-VL that answers many conversations at a time. Threads may share it.
 
     Args:
         batch_size: conversations per forward pass.
@@ -126,6 +131,13 @@ class ChatModel:
         self.max_new_tokens = max_new_tokens
         self.usage: list[Usage] = []
         """Tokens read and written for each answer of the last ``generate``."""
+        self._turn = threading.Lock()  # a Qwen3-VL keeps state of the answer that it is writing
+
+    def as_another(self, name: str, max_new_tokens: int) -> ChatModel:
+        """The same weights under another name, with another longest answer."""
+        other = copy(self)
+        other.name, other.max_new_tokens, other.usage = name, max_new_tokens, []
+        return other
 
     @classmethod
     def from_pretrained(
@@ -175,8 +187,7 @@ class ChatModel:
         order = sorted(range(len(items)), key=lambda i: (-len(texts[i]), i))
         answers: list[str] = [""] * len(items)
         self.usage = [NOTHING] * len(items)
-        with torch.random.fork_rng(devices=self._devices()), torch.inference_mode():
-            torch.manual_seed(seed)
+        with self._turn, self._seeded(seed, temperature), torch.inference_mode():
             for batch in _batches(order, self.batch_size):
                 pictures = [[images.from_bytes(b) for b in items[i].images] for i in batch]
                 inputs = encode(self.processor, [texts[i] for i in batch], pictures)
@@ -186,8 +197,16 @@ class ChatModel:
                     on_progress(len(batch))
         return answers
 
-    def _devices(self) -> list[torch.device]:
-        return [self.model.device] if self.model.device.type == "cuda" else []
+    @contextmanager
+    def _seeded(self, seed: int, temperature: float) -> Iterator[None]:
+        """A random state that starts from ``seed``, if answers are sampled at all."""
+        if not temperature:
+            yield
+            return
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        with _DICE, torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            yield
 
     def _answer(self, inputs: dict[str, Any], temperature: float) -> list[tuple[str, Usage]]:
         inputs = {key: value.to(self.model.device) for key, value in inputs.items()}

@@ -77,23 +77,13 @@ def loader(
             max_image_pixels=models.max_image_pixels,
         )
 
-    def chat(model: str, max_new_tokens: int) -> ChatModel:
-        loaded = load(model)
-        return ChatModel(
-            loaded.model,
-            loaded.processor,
-            name=model,
-            batch_size=options.batch_size,
-            max_new_tokens=max_new_tokens,
-        )
-
     def planner(model: str) -> Planner:
-        talker = chat(model, options.planner_max_new_tokens)
+        talker = load(model).as_another(model, options.planner_max_new_tokens)
         agent = ModelPlanner(talker, models.dialogue, retries=options.answer_retries)
         return CachedPlanner(agent, cache) if cache else agent
 
     def critic(model: str) -> Critic:
-        talker = chat(model, options.critic_max_new_tokens)
+        talker = load(model).as_another(model, options.critic_max_new_tokens)
         agent = ModelCritic(talker, models.dialogue, retries=options.answer_retries)
         return CachedCritic(agent, cache) if cache else agent
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from interloom import cast, dialogue, images
 from interloom.cache import CallCache
-from interloom.construct import accounts, gallery, store
+from interloom.construct import accounts, gallery, reviewed, store
 from interloom.construct.selection import (
     ScoredStep,
     Thresholds,
@@ -42,6 +42,7 @@ HeldOut = Callable[[str, bytes | None], bool]
 """Whether a prompt, said of a picture or of none, belongs to the benchmarks' side."""
 JUDGE_BATCH = 256
 NOTHING: Mapping[str, str] = {}
+NO_JUDGMENTS: Mapping[str, bool] = {}
 
 
 def critic_schema() -> pa.Schema:
@@ -127,11 +128,13 @@ def select(
     settings: CriticDataSettings,
     seed: int,
     excluded: Mapping[str, str] = NOTHING,
+    given: Mapping[str, bool] = NO_JUDGMENTS,
 ) -> tuple[dict[str, Split], list[Yield], dict[str, float]]:
     """Ids of the rows that are data, with their split; the account; and the numbers behind it.
 
     ``filter`` and ``balance`` of the settings are the paper's ablation switches. A step in which a
-    call failed is never data, nor is one of ``excluded`` (step → reason).
+    call failed is never data, nor is one of ``excluded`` (step → reason). ``given`` (row →
+    judgment) are people's: they are for SFT, unfiltered, and balanced with the others.
     """
     yields: list[Yield] = []
     if excluded:
@@ -142,7 +145,13 @@ def select(
     kept, losses = filter_steps(steps, limits_of(settings))
     yields.append(Yield("filter-steps", len(steps), len(kept), dict(losses)))
     majority = settings.majority if settings.balance else None
-    sft, rl, cut = split_by_variance(kept, ratio=settings.sft_rl_ratio, majority=majority)
+    positive = sum(given.values())
+    sft, rl, cut = split_by_variance(
+        kept,
+        ratio=settings.sft_rl_ratio,
+        majority=majority,
+        given=(positive, len(given) - positive),
+    )
     chosen: dict[str, Split] = {}
     numbers = {"variance_cut": cut}
     parts: tuple[tuple[Split, list[ScoredStep]], ...] = (("sft", sft), ("rl", rl))
@@ -152,6 +161,8 @@ def select(
             for step in part
             for number, judged in enumerate(step.judgments)
         }
+        if name == "sft":
+            judgments |= given
         ids, lost = set(judgments), {}
         if majority is not None:
             ids, lost = balance(judgments, majority=majority, seed=seed)
@@ -216,6 +227,8 @@ class Scored:
     """``(id, step_id, judgment, score)`` in the order of the trajectories."""
     excluded: dict[str, str] = field(default_factory=dict)
     """Steps that may not be trained on, with the reason."""
+    contents: set[str] = field(default_factory=set)
+    """``row_content`` of every row that has a score."""
     failures: int = 0
     """Judged attempts that the judge gave no score."""
 
@@ -229,12 +242,12 @@ def score_all(
     scored: Iterable[tuple[Mapping[str, Any], Score | Failure]], held_out: HeldOut
 ) -> Scored:
     """Keep of scored rows what the selection needs; the images are let go."""
-    found, seen = Scored(), set[str]()
+    found = Scored()
     for row, score in scored:
         known = None if isinstance(score, Failure) else score
         found.failures += row["success"] is not None and known is None
         if known is not None:
-            reason = exclusion(row, seen, held_out)
+            reason = exclusion(row, found.contents, held_out)
             if reason is not None:
                 found.excluded[row["step_id"]] = reason
         found.rows.append((row["id"], row["step_id"], row["success"], known))
@@ -278,6 +291,7 @@ def write(
     chosen: Mapping[str, Split],
     scores: Mapping[str, Score],
     facts: Mapping[str, Any],
+    feedback: Path | None = None,
 ) -> None:
     """Write ``sft.parquet`` and ``rl.parquet`` with the images of what was chosen."""
     for name in SPLITS:
@@ -292,6 +306,8 @@ def write(
             if chosen.get(row["id"]) == name
         )
         path = folder / f"{name}.parquet"
+        if feedback is not None and name == "sft":
+            rows = chain(rows, reviewed.rows_of(feedback, chosen))
         store.write_table(path, rows, critic_schema(), {**facts, "split": name})
 
 
@@ -305,17 +321,27 @@ def run(settings: Settings, stage: StageRun) -> None:
     scored = score_all(rows, cast.held_out(settings.prompts))
     cache.close()
     steps = scored_steps(scored.rows)
-    chosen, yields, numbers = select(steps, options, settings.seed, scored.excluded)
+    feedback, said = Path(options.feedback) if options.feedback else None, reviewed.Reviewed({}, {})
+    if feedback is not None:
+        held_out = cast.held_out(settings.prompts)
+        said = reviewed.read(feedback, lambda row: exclusion(row, scored.contents, held_out))
+    chosen, yields, numbers = select(
+        steps, options, settings.seed, scored.excluded, given=said.judgments
+    )
     if not chosen:
         raise InterloomError(
             "critic-data: no step is left after filtering and balancing; see critic_data.low, "
             f"critic_data.high and the counts: {[dict(entry.lost) for entry in yields]}"
         )
     facts = {"format": "critic/1", "seed": settings.seed, "judge": judge.name}
-    write(source, out, chosen, scored.scores, facts)
+    write(source, out, chosen, scored.scores, facts, feedback)
     every = fates(scored, steps, chosen, limits_of(options))
     store.write_table(out / "scores.parquet", every, fate_schema(), facts)
     numbers |= {"attempts": len(scored.rows), "judge_failures": scored.failures}
+    if feedback is not None:
+        given, kept = len(said.judgments), len(said.judgments.keys() & chosen.keys())
+        yields.append(Yield("feedback", given + sum(said.lost.values()), given, said.lost))
+        numbers |= {"feedback_rows": kept}
     accounts.write(stage, yields, numbers)
     if settings.trajectories.shown:
         ids = gallery.choose(source, settings.trajectories.shown, settings.seed)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from interloom import dialogue, images
-from interloom.construct import critic_data, planner_data, prompts, store
+from interloom.construct import critic_data, planner_data, prompts, reviewed, store
 from interloom.construct.critic_data import HeldOut
 from interloom.errors import InterloomError
 from interloom.records import Plan, Request, Step, Trajectory
@@ -218,12 +218,14 @@ CRITIC_COLUMNS = (
 def critic_table(path: Path, known: set[str], held_out: HeldOut) -> pd.DataFrame:
     """One row per judged image of the critic's SFT or RL file."""
 
+    asked = known | {reviewed.REQUESTS}  # what people judged was asked of the service
+
     def rows() -> Iterator[dict[str, Any]]:
         for row in store.read_rows(path):
             words = (row["prompt"], row["used_prompt"])
             yield {
                 **{name: row[name] for name in CRITIC_COLUMNS if name in row},
-                "known": row["id"].split("/")[0] in known,
+                "known": row["id"].split("/")[0] in asked,
                 "before": look(row["before"]),
                 "after": look(row["after"]),
                 "repeats": row["success"] is not True or row["refine_prompt"] == words[1],

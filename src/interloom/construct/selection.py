@@ -87,7 +87,11 @@ def balanced_size(true: int, false: int, majority: float) -> int:
 
 
 def split_by_variance(
-    steps: Sequence[ScoredStep], *, ratio: float, majority: float | None
+    steps: Sequence[ScoredStep],
+    *,
+    ratio: float,
+    majority: float | None,
+    given: tuple[int, int] = (0, 0),
 ) -> tuple[list[ScoredStep], list[ScoredStep], float]:
     """High variance → RL, low → SFT, cut where the sizes come nearest to ``ratio`` (SFT:RL).
 
@@ -96,6 +100,7 @@ def split_by_variance(
 
     Args:
         majority: what balancing will cut the larger side to; ``None`` if it is left out.
+        given: true and false judgments that are for SFT anyway.
 
     Returns:
         SFT steps, RL steps (both in the given order) and the variance at the cut.
@@ -109,7 +114,8 @@ def split_by_variance(
 
     # Equal variances are ordered by key, so that the cut does not depend on the order of shards.
     order = sorted(steps, key=lambda step: (-step.variance, step.key))
-    rl, sft = [0, 0], [sum(counts) for counts in zip(*map(count, steps), strict=True)] or [0, 0]
+    rl = [0, 0]
+    sft = [sum(counts) for counts in zip(given, *map(count, steps), strict=True)]
     best = (float("inf"), 0)
     for taken, step in enumerate(order, 1):
         for side, rows in enumerate(count(step)):

@@ -35,9 +35,6 @@ from interloom.pocket.scene import (
 from interloom.pocket.verifier import Reading, Verdict, judge
 from interloom.records import Critique, Plan, Step
 
-MIN_QUALITY = 2.0
-"""A picture below this (0–10) is refused even if it shows the right thing."""
-
 EVEN_STYLES = {"plain": 1.0, "keep": 1.0, "state": 1.0, "state_keep": 1.0}
 
 
@@ -296,10 +293,8 @@ def critique(
     """
     goal = understand(prompt, before).goal
     verdict = judge(after, goal)
-    success = verdict.success and verdict.quality >= MIN_QUALITY
-    reasoning = compare(before, verdict)
-    if verdict.success and not success:
-        reasoning += "; badly made"
+    # Workmanship is the judge's to score; what is malformed cannot be read, and is refused here.
+    success, reasoning = verdict.success, compare(before, verdict)
     if rng and rng.random() < imperfection.wrong_judgment:
         success = not success
     if success:

@@ -103,7 +103,10 @@ def make_app(service: Service, *, hosts: tuple[str, ...] = ()) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(Envelope, max_body=service.serving.max_body_bytes, hosts=hosts)
+    limits = service.serving
+    app.add_middleware(
+        Envelope, max_body=limits.max_body_bytes, large_bodies=limits.slots, hosts=hosts
+    )
     add_errors(app, service.metrics)
     _add_responses(app, service)
     _add_results(app, service)

@@ -11,7 +11,7 @@ from typing import Any, cast, get_args
 
 from interloom.errors import InterloomError
 from interloom.serve import guard
-from interloom.settings import GeneratorName, load_settings
+from interloom.settings import GeneratorName, Settings, load_settings
 
 DEFAULT_KEYS = ".interloom/keys.json"
 
@@ -24,12 +24,13 @@ def run_server(
     port: int,
     generators: Sequence[str],
     log_texts: bool,
+    keys: str | None = None,
 ) -> None:
     """`interloom serve`."""
     os.environ.setdefault("GOMP_SPINCOUNT", "0")  # see `interloom run`
     from interloom.serve.server import serve
 
-    settings = load_settings(params)
+    settings = _with_keys(load_settings(params), keys)
     source = model or f"models:/{settings.registration.model_name}@champion"
     serve(
         settings,
@@ -42,12 +43,19 @@ def run_server(
     )
 
 
-def run_generator(root: Path, params: Path, generator: str, model: str | None, **at: Any) -> None:
+def run_generator(
+    root: Path,
+    params: Path,
+    generator: str,
+    model: str | None,
+    keys: str | None = None,
+    **at: Any,
+) -> None:
     """`interloom serve-generator`; ``at`` is host and port."""
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     from interloom.serve.server import serve_generator
 
-    settings = load_settings(params)
+    settings = _with_keys(load_settings(params), keys)
     chosen = settings.models.generator_named(names_of([generator])[0])
     if model is not None:
         chosen = chosen.model_copy(update={"model": model, "backend": "diffusers"})
@@ -56,6 +64,14 @@ def run_generator(root: Path, params: Path, generator: str, model: str | None, *
             f"models.{generator} is behind {chosen.backend}: name a pipeline with --model"
         )
     serve_generator(settings, root, chosen, **at)
+
+
+def _with_keys(settings: Settings, keys: str | None) -> Settings:
+    """The settings, with another keys file if one is given."""
+    if keys is None:
+        return settings
+    serving = settings.serving.model_copy(update={"keys": keys})
+    return settings.model_copy(update={"serving": serving})
 
 
 def names_of(generators: Sequence[str]) -> list[GeneratorName]:
@@ -81,17 +97,18 @@ def make_key(root: Path, params: Path, name: str, per_minute: float) -> list[str
     return lines
 
 
-def export_feedback(root: Path, params: Path, out: Path, track: bool) -> list[str]:
+def export_feedback(root: Path, params: Path, folder: Path, track: bool) -> list[str]:
     """`interloom feedback export`: what was written, and what to do with it."""
     from interloom.serve.feedback import export
 
-    done = export(load_settings(params), root, out)
-    lines = [f"{out}: {done.rows} rows of critic data"]
+    done = export(load_settings(params), root, folder)
+    lines = [f"{done.path}: {done.rows} rows of critic data"]
     lines += [f"left out, {reason}: {count}" for reason, count in sorted(done.lost.items())]
     if track:
-        command = [sys.executable, "-m", "dvc", "add", "--quiet", str(out)]
+        command = [sys.executable, "-m", "dvc", "add", "--quiet", str(done.path)]
         added = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
         if added.returncode:
-            raise InterloomError(f"dvc add {out}: {added.stderr.strip().splitlines()[-1]}")
-        lines.append(f"tracked by DVC; commit {out}.dvc")
+            raise InterloomError(f"dvc add {done.path}: {added.stderr.strip().splitlines()[-1]}")
+        lines.append(f"tracked by DVC; commit {done.path}.dvc")
+    lines.append(f"critic-data takes it in: interloom params set critic_data.feedback={done.path}")
     return lines

@@ -1,9 +1,12 @@
 """Dynamic batching: requests that come at any time share planner, generator and critic calls.
 
-One thread goes round and round: it plans for all requests that came in meanwhile (one planner
-call), then makes the next picture of every request in flight (one generator call) and has them all
-judged (one critic call). So nobody waits for a batch to fill, and a request that is done makes room
-for the next one. The rounds are those of :mod:`interloom.loop`.
+Two threads go round and round. One plans for all requests that came in meanwhile (one planner
+call). The other makes the next picture of every planned request (one generator call) and has them
+all judged (one critic call). So nobody waits for a batch to fill, pictures do not wait for plans,
+which take longest, and a request that is done makes room for the next one. Drawing and judging take
+turns on purpose: two halves of the requests, one drawn while the other is judged, would need twice
+as many calls, and a call's time hardly depends on its size. The rounds are those of
+:mod:`interloom.loop`.
 """
 
 from __future__ import annotations
@@ -109,15 +112,21 @@ class Engine:
         self._waiting: deque[Ticket] = deque()
         self._change = threading.Condition()
         self._closing = False
-        self._aboard: list[Ticket] = []
+        self._aboard: list[Ticket] = []  # in flight: being planned, planned, being drawn
+        self._planned: list[Ticket] = []  # for the next round
+        self._all_planned = False  # closed, and nothing waits
         self._pace = 1.0  # seconds of a request, about
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for name, work in (("planning", self._plan), ("rounds", self._draw))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     # --- from outside ---------------------------------------------------------------------------
 
     def submit(self, order: Order, tell: Callable[[Event], None]) -> Ticket:
-        """Take a request in; ``tell`` gets every event, in the engine's thread.
+        """Take a request in; ``tell`` gets every event, in the engine's threads.
 
         Raises:
             Busy: too many wait already.
@@ -132,7 +141,7 @@ class Engine:
             ticket = Ticket(order, tell, self)
             self._waiting.append(ticket)
             self.metrics.waiting.inc()
-            self._change.notify()
+            self._change.notify_all()
         return ticket
 
     def check_room(self) -> None:
@@ -163,9 +172,11 @@ class Engine:
         """
         with self._change:
             self._closing = True
-            self._change.notify()
-        self._thread.join(patience)
-        if not self._thread.is_alive():
+            self._change.notify_all()
+        end = None if patience is None else time.monotonic() + patience
+        for thread in self._threads:
+            thread.join(None if end is None else max(0.0, end - time.monotonic()))
+        if not any(thread.is_alive() for thread in self._threads):
             return True
         with self._change:
             left = [*self._waiting, *self._aboard]
@@ -174,22 +185,21 @@ class Engine:
             ticket.tell(_cancelled(ticket))
         return False
 
-    # --- the thread -----------------------------------------------------------------------------
+    # --- the threads ----------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        while True:
-            fresh = self._take()
-            if not fresh and not self._aboard:
-                return
+    def _plan(self) -> None:
+        while fresh := self._take():
             self._begin(fresh)
-            self._aboard = self._staying([*self._aboard, *fresh])
-            if self._aboard:
-                self._round(self._aboard)
-                self._aboard = self._staying(self._aboard)
-            self.metrics.in_flight.set(len(self._aboard))
+            planned = self._staying(fresh)
+            with self._change:
+                self._planned += planned
+                self._change.notify_all()
+        with self._change:
+            self._all_planned = True
+            self._change.notify_all()
 
     def _take(self) -> list[Ticket]:
-        """What may come aboard; waits if there is nothing to do. Nothing: closed and empty."""
+        """Who may come aboard; waits for someone. Nothing: closed, and nobody waits."""
         with self._change:
             if not self._aboard:
                 while not self._waiting and not self._closing:
@@ -197,11 +207,30 @@ class Engine:
                 end = time.monotonic() + self.gather
                 while len(self._waiting) < self.slots and (left := end - time.monotonic()) > 0:
                     self._change.wait(left)
+            while not (self._waiting and len(self._aboard) < self.slots):
+                if self._closing and not self._waiting:
+                    return []
+                self._change.wait()
             free = self.slots - len(self._aboard)
             taken = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
+            self._aboard += taken
             self.metrics.waiting.dec(len(taken))
-            self.metrics.in_flight.set(len(self._aboard) + len(taken))
+            self.metrics.in_flight.inc(len(taken))
             return taken
+
+    def _draw(self) -> None:
+        flying: list[Ticket] = []
+        while True:
+            with self._change:
+                while not flying and not self._planned and not self._all_planned:
+                    self._change.wait()
+                flying += self._planned
+                self._planned = []
+            if not flying:
+                return
+            flying = self._staying(flying)
+            self._round(flying)
+            flying = self._staying(flying)
 
     def _begin(self, fresh: list[Ticket]) -> None:
         planner = self.pipeline.planner
@@ -320,11 +349,17 @@ class Engine:
                 self._end(ticket, "incomplete", "image_budget", "the image budget is used up")
             else:
                 self._end(ticket, "completed")
+        with self._change:
+            gone = set(tickets) - set(staying)
+            self._aboard = [ticket for ticket in self._aboard if ticket not in gone]
+            self.metrics.in_flight.dec(len(gone))
+            self._change.notify_all()
         return staying
 
     def _end(self, ticket: Ticket, outcome: Outcome, code: str = "", message: str = "") -> None:
         seconds = (time.time_ns() - ticket.arrived) / 1e9
-        self._pace = 0.9 * self._pace + 0.1 * seconds
+        with self._change:
+            self._pace = 0.9 * self._pace + 0.1 * seconds
         self.metrics.requests.labels(outcome).inc()
         self.metrics.seconds.observe(seconds)
         ticket.tell(Ended(ticket.flight.trajectory(), outcome, code, message))

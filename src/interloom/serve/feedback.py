@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from interloom import cast
 from interloom.backends.ledger import LEDGER
-from interloom.construct import critic_data, store
+from interloom.construct import critic_data, reviewed, store
+from interloom.digests import digest
 from interloom.errors import InterloomError
 from interloom.records import Critique, Failure, Trajectory
 from interloom.roles import CritiqueCase, Teacher
@@ -42,12 +43,15 @@ class Verdict:
 class Exported:
     """Rows written, and why others were not."""
 
+    path: Path
     rows: int
     lost: Mapping[str, int]
 
 
-def export(settings: Settings, root: Path, out: Path) -> Exported:
-    """Write all feedback in MLflow to ``out`` (Parquet, ``critic_data.critic_schema``).
+def export(settings: Settings, root: Path, folder: Path) -> Exported:
+    """Write all feedback in MLflow to a Parquet file (``critic_data.critic_schema``) in ``folder``.
+
+    It is named after its content, because stages see the names of such files alone.
 
     Raises:
         InterloomError: there is no feedback, or none of it can be used.
@@ -61,13 +65,13 @@ def export(settings: Settings, root: Path, out: Path) -> Exported:
     lost: Counter[str] = Counter()
     kept: list[dict[str, Any]] = []
     for row, verdict in _judged_rows(settings, root, lost):
-        reviewed = review(row, verdict, teacher)
-        reason = "no right words" if reviewed is None else None
+        taught = review(row, verdict, teacher)
+        reason = "no right words" if taught is None else None
         reason = reason or critic_data.exclusion(row, seen, held_out)
-        if reviewed is None or reason is not None:
+        if taught is None or reason is not None:
             lost[reason or ""] += 1
             continue
-        kept.append(reviewed)
+        kept.append(taught)
     rows: list[dict[str, Any]] = []
     for row, score in critic_data.score_rows(kept, judge):
         if isinstance(score, Failure):
@@ -77,9 +81,12 @@ def export(settings: Settings, root: Path, out: Path) -> Exported:
         rows.append({**row, **scores})
     if not rows:
         raise InterloomError(f"no feedback to write; left out: {dict(lost) or 'nothing'}")
-    about = {"format": "critic/1", "judge": judge.name, "split": "sft", "source": "feedback"}
-    store.write_table(out, rows, critic_data.critic_schema(), about)
-    return Exported(len(rows), dict(lost))
+    about = {"format": reviewed.FORMAT, "judge": judge.name, "split": "sft", "source": "feedback"}
+    written = folder / "critic.parquet"
+    store.write_table(written, rows, critic_data.critic_schema(), about)
+    path = written.with_name(f"critic-{digest(written)[:8]}.parquet")
+    written.replace(path)
+    return Exported(path, len(rows), dict(lost))
 
 
 def review(row: Mapping[str, Any], verdict: Verdict, teacher: Teacher) -> dict[str, Any] | None:
@@ -173,7 +180,7 @@ def _trajectory(trace: Any) -> Trajectory | None:
     # MLflow has no public way to an attachment's bytes yet; this is the one that its own tools go.
     files = TracingClient()._get_artifact_repo_for_trace(trace.info)
     content = _with_pictures(root.outputs["trajectory"], files.download_trace_attachment, {})
-    content["request"]["id"] = trace.info.tags[RESPONSE_TAG]
+    content["request"]["id"] = f"{reviewed.REQUESTS}/{trace.info.tags[RESPONSE_TAG]}"
     return Trajectory.model_validate(content)
 
 

@@ -142,7 +142,10 @@ class Service:
 def make_app(service: Service, *, hosts: tuple[str, ...] = ()) -> FastAPI:
     """The application. ``hosts``: see ``guard.Envelope``."""
     app = FastAPI(title="interloom generator", version="1", docs_url=None, redoc_url=None)
-    app.add_middleware(Envelope, max_body=service.serving.max_body_bytes, hosts=hosts)
+    limits = service.serving
+    app.add_middleware(
+        Envelope, max_body=limits.max_body_bytes, large_bodies=limits.slots, hosts=hosts
+    )
     add_errors(app, service.metrics)
     creator = asker(service.keys, spend=True)
 

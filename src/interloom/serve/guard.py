@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import ClientDisconnect
 
 from interloom.errors import InterloomError
-from interloom.serve.errors import ApiError
+from interloom.serve.errors import ApiError, overloaded
 
 log = logging.getLogger(__name__)
 NOBODY = ""
 """The owner of everything where no keys are asked for."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LARGE_BODY = 1 << 20
 
 
 class KeyEntry(BaseModel):
@@ -155,10 +157,15 @@ class Envelope:
     Args:
         hosts: names by which a page may call us; none allows all. Without keys, another site could
             point its own name at this machine and read our answers in a browser.
+        large_bodies: how many bodies above ``LARGE_BODY`` may be here at a time, so that many
+            uploads at once cannot fill the memory.
     """
 
-    def __init__(self, app: Any, max_body: int, hosts: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, app: Any, max_body: int, large_bodies: int, hosts: tuple[str, ...] = ()
+    ) -> None:
         self.app, self.max_body, self.hosts = app, max_body, hosts
+        self.large_bodies, self._large = large_bodies, 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass a request on, or refuse it."""
@@ -166,10 +173,18 @@ class Envelope:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        refusal = self._refusal(headers)
+        large = _may_be_large(headers)
+        refusal = self._refusal(headers, large)
         if refusal is not None:
             await _answer(refusal, send)
             return
+        self._large += large
+        try:
+            await self._pass_on(scope, receive, send)
+        finally:
+            self._large -= large
+
+    async def _pass_on(self, scope: Any, receive: Any, send: Any) -> None:
         started = False
 
         async def sent(message: Any) -> None:
@@ -179,15 +194,17 @@ class Envelope:
 
         try:
             await self.app(scope, self._limited(receive), _with_headers(sent))
+        except ClientDisconnect:
+            log.info("%s %s: the client left before its request was whole", *_named(scope))
         except Exception as error:
             # A mistake of ours. Its message may quote the request, which is not for the log.
-            log.error("%s %s: %s", scope["method"], scope["path"], type(error).__name__)
+            log.error("%s %s: %s", *_named(scope), type(error).__name__)
             log.debug("the mistake", exc_info=error)
             if started:
                 raise ConnectionError("the answer was broken off") from None
             await _answer(ApiError(500, "The server made a mistake; its log says more."), send)
 
-    def _refusal(self, headers: dict[bytes, bytes]) -> ApiError | None:
+    def _refusal(self, headers: dict[bytes, bytes], large: bool) -> ApiError | None:
         host = headers.get(b"host", b"").decode("latin-1")
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
         if self.hosts and name.strip("[]") not in self.hosts:
@@ -195,6 +212,8 @@ class Envelope:
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length[:20]) > self.max_body:
             return too_large(self.max_body)
+        if large and self._large >= self.large_bodies:
+            return overloaded(1)
         return None
 
     def _limited(self, receive: Any) -> Any:
@@ -209,6 +228,17 @@ class Envelope:
             return message
 
         return limited
+
+
+def _named(scope: Any) -> tuple[str, str]:
+    return scope["method"], scope["path"]
+
+
+def _may_be_large(headers: dict[bytes, bytes]) -> bool:
+    """Whether the body is large, or does not say how large it is."""
+    length = headers.get(b"content-length", b"0")
+    unknown = b"transfer-encoding" in headers
+    return unknown or (length.isdigit() and int(length[:20]) > LARGE_BODY)
 
 
 def too_large(limit: int) -> ApiError:
@@ -233,5 +263,6 @@ def _with_headers(send: Any) -> Any:
 async def _answer(error: ApiError, send: Any) -> None:
     body = json.dumps(error.body()).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

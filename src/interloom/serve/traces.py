@@ -91,10 +91,12 @@ class Traces:
         self._work.put(work)
         return done
 
-    def close(self, patience: float = 20.0) -> None:
-        """Write what waits, and end."""
+    def close(self, patience: float = 60.0) -> None:
+        """Write what waits, and end; what takes longer than ``patience`` seconds is lost."""
         self._work.put(None)
         self._thread.join(patience)
+        if self._thread.is_alive():
+            log.error("MLflow takes too long: about %d traces are lost", self._work.qsize())
 
     def _run(self) -> None:
         # Written at once: this thread is the one that may wait.

@@ -55,11 +55,15 @@ class LikeLengths(Sampler[int]):
 
 
 class LikeLengthsSFTTrainer(SFTTrainer):
-    """TRL's trainer with ``LikeLengths`` batches."""
+    """TRL's trainer with ``LikeLengths`` batches.
 
-    def __init__(self, *, lengths: Sequence[int], **settings: Any) -> None:
-        self.lengths = lengths
+    ``batch_size`` is that of an optimiser step: the samples of a step are the same however many
+    devices and accumulated passes they are spread over.
+    """
+
+    def __init__(self, *, lengths: Sequence[int], batch_size: int, **settings: Any) -> None:
+        self.lengths, self.batch_size = lengths, batch_size
         super().__init__(**settings)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return LikeLengths(self.lengths, self.args.train_batch_size, self.args.seed)
+        return LikeLengths(self.lengths, self.batch_size, self.args.seed)

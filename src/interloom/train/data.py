@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from interloom.errors import InterloomError
+from interloom.train import together
 
 Row = Mapping[str, Any]
 IMAGE_LENGTH = 40
@@ -33,7 +34,8 @@ def load_rows(path: Path, cache: Path) -> Dataset:
         raise InterloomError(f"{path}: no such dataset; run the stage that makes it")
     if not pq.read_metadata(path).num_rows:
         raise InterloomError(f"{path} has no rows: nothing to train on")
-    dataset = Dataset.from_parquet(str(path), cache_dir=str(cache))
+    with together.first_alone():
+        dataset = Dataset.from_parquet(str(path), cache_dir=str(cache))
     assert isinstance(dataset, Dataset)
     return dataset
 

@@ -9,18 +9,19 @@ objective and the k3 estimate of the KL divergence from the SFT model are TRL's.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from datasets import Dataset
 from trl.trainer.grpo_config import GRPOConfig
 
-from interloom import cast, dialogue
+from interloom import cast, dialogue, ranks
 from interloom.backends.transformers import ChatModel, image_tokens, load_model, load_processor
 from interloom.construct import critic_data
 from interloom.errors import InterloomError
 from interloom.runner import StageRun
 from interloom.settings import GrpoSettings, ModelsSettings, Settings
-from interloom.train import preflight, readiness, sft
+from interloom.train import preflight, readiness, sft, together
 from interloom.train.critic_reward import CriticReward, LogMetric, case_from, fix_hits
 from interloom.train.data import (
     Row,
@@ -37,11 +38,16 @@ from interloom.train.samples import Sample, write_samples
 from interloom.train.sft_critic import case_of, request_of
 from interloom.train.watch import Metrics, Watch, last_checkpoint
 
+ROLLOUTS_VARIABLE = "INTERLOOM_ROLLOUTS_URL"
+"""Address of a vLLM server (``trl vllm-serve``) that writes the rollouts."""
+
 
 def run(settings: Settings, stage: StageRun) -> None:
     """Body of the stage."""
     options = settings.grpo_critic
-    preflight.check_group(options.group_size, options.batch_size, options.micro_batch_size)
+    preflight.check_group(
+        options.group_size, options.batch_size, options.micro_batch_size, ranks.world()
+    )
     sft.prepare(options.threads, settings.seed)
     rows, train, held = _rows(options, stage)
     fit(
@@ -215,7 +221,7 @@ class Validation:
 
     def __call__(self, step: int) -> Metrics:
         answers = sft.in_evaluation_mode(self.chat, self.conversations)
-        after = self.reward.execute(answers, self.cases)
+        after = together.on_first(lambda: self.reward.execute(answers, self.cases))
         truths = [case.success for case in self.cases]
         rewards = self.reward.compose(answers, self.cases, after)
         known = [total for total in rewards.total if total is not None]
@@ -284,6 +290,9 @@ def grpo_config(
         epsilon_high=0.28 if options.loss_type == "dapo" else None,
         mask_truncated_completions=True,
         use_vllm=options.use_vllm,
+        # Told by the executor if the rollouts are written on servers of their own.
+        vllm_mode="server" if ROLLOUTS_VARIABLE in os.environ else "colocate",
+        vllm_server_base_url=os.environ.get(ROLLOUTS_VARIABLE),
         # A sampled image token would break the next forward pass; TRL suppresses one of the four.
         generation_kwargs=None if options.use_vllm else {"suppress_tokens": suppressed},
         remove_unused_columns=False,

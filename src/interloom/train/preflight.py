@@ -18,8 +18,9 @@ from interloom.backends.transformers import ImageOnlyQwen3VLProcessor, encode
 from interloom.errors import InterloomError
 
 
-def check_group(group_size: int, batch_size: int, micro_batch_size: int) -> None:
-    """Refuse GRPO settings that give no group statistics or no whole batches.
+def check_group(group_size: int, batch_size: int, micro_batch_size: int, devices: int = 1) -> None:
+    """Refuse GRPO settings that give no group statistics, no whole batches, or groups that are
+    spread over devices.
 
     Raises:
         InterloomError: naming the setting.
@@ -28,6 +29,11 @@ def check_group(group_size: int, batch_size: int, micro_batch_size: int) -> None
         raise InterloomError(
             f"grpo_critic.group_size = {group_size}: an advantage compares rollouts of one prompt, "
             "use at least 2"
+        )
+    if batch_size % devices:
+        raise InterloomError(
+            f"grpo_critic.batch_size = {batch_size} prompts do not spread over {devices} devices: "
+            "the rollouts of a prompt stay on one, so use a multiple of their number"
         )
     completions = batch_size * group_size
     if completions % micro_batch_size:

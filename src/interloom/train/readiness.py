@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from interloom.backends.transformers import ChatModel
 from interloom.dialogue import Conversation
 from interloom.settings import GrpoSettings, ReadinessSettings
-from interloom.train import sft
+from interloom.train import sft, together
 from interloom.train.critic_reward import Case, CriticReward, fix_hits
 from interloom.train.measure import critic_figures, mean
 from interloom.train.rewards import zero_variance_share
@@ -45,9 +45,10 @@ def measure(
         seed=seed,
     )
     repeated = [case for case in cases for _ in range(size)]
-    after = reward.execute(rollouts, repeated)
+    after = together.on_first(lambda: reward.execute(rollouts, repeated))
     totals = reward.compose(rollouts, repeated, after).total
-    hits = fix_hits(greedy, cases, reward.execute(greedy, cases))
+    executed = together.on_first(lambda: reward.execute(greedy, cases))
+    hits = fix_hits(greedy, cases, executed)
     sampled, best = [], []
     for start in range(0, len(rollouts), size):
         part = slice(start, start + size)

@@ -8,7 +8,6 @@ and ``sft_critic`` say what is trained on; everything else is here.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from transformers import PrinterCallback, Qwen3VLForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 from trl.trainer.sft_config import SFTConfig
 
+from interloom import ranks
 from interloom.backends.transformers import (
     ChatModel,
     ImageOnlyQwen3VLProcessor,
@@ -30,9 +30,9 @@ from interloom.backends.transformers import (
 from interloom.dialogue import Conversation
 from interloom.errors import InterloomError
 from interloom.runner import StageRun
-from interloom.seeding import seed_everything
+from interloom.seeding import derive_seed, seed_everything
 from interloom.settings import ModelsSettings, SftSettings, TrainerSettings
-from interloom.train import preflight
+from interloom.train import preflight, together
 from interloom.train.batches import LikeLengthsSFTTrainer
 from interloom.train.watch import (
     Metrics,
@@ -95,6 +95,7 @@ def fit(
     stage.log(f"{task.name}: {len(task.samples)} samples, the longest has {tokens} tokens")
     trainer = LikeLengthsSFTTrainer(
         lengths=task.lengths,
+        batch_size=settings.batch_size,
         model=model,
         args=config,
         train_dataset=task.samples,
@@ -180,7 +181,7 @@ def accumulation(name: str, batch: int, micro: int) -> int:
     Raises:
         InterloomError: the batch does not divide.
     """
-    devices = int(os.environ.get("WORLD_SIZE", "1"))  # as accelerate and torchrun set it
+    devices = ranks.world()
     if batch % (micro * devices):
         raise InterloomError(
             f"{name} = {batch} does not divide into micro_batch_size {micro} × {devices} device(s)"
@@ -204,6 +205,7 @@ def prepare(threads: int, seed: int) -> None:
     """Seeds, CPU threads (0 leaves them to torch), and silence of the libraries' own bars."""
     if threads:
         torch.set_num_threads(threads)
+    together.join()
     seed_everything(seed)
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
@@ -212,11 +214,19 @@ def prepare(threads: int, seed: int) -> None:
 def in_evaluation_mode(
     chat: ChatModel, conversations: list[Conversation], temperature: float = 0.0, seed: int = 0
 ) -> list[str]:
-    """Answers of a model that is in training, which is left in the mode it was in."""
+    """Answers of a model that is in training, which is left in the mode it was in.
+
+    Several processes share the work.
+    """
     training = chat.model.training
     chat.model.eval()
+    if ranks.rank():
+        seed = derive_seed(seed, "process", ranks.rank())
     try:
-        return chat.generate(conversations, temperature=temperature, seed=seed)
+        return together.spread(
+            conversations,
+            lambda part: chat.generate(list(part), temperature=temperature, seed=seed),
+        )
     finally:
         chat.model.train(training)
 
@@ -237,14 +247,27 @@ def train(trainer: Any, watch: Watch, stage: StageRun) -> None:
         ) from error
 
 
-def save(trainer: Any, processor: ImageOnlyQwen3VLProcessor, folder: Path) -> None:
-    """The current model (an adapter alone, if there is one) and its processor."""
-    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
-    processor.save_pretrained(folder)
+def save(trainer: Any, processor: ImageOnlyQwen3VLProcessor, folder: Path | None) -> None:
+    """The current model (an adapter alone, if there is one) and its processor.
+
+    Of a model that is sharded over processes all give their part; the first has the ``folder``.
+    """
+    weights = None
+    if trainer.is_fsdp_enabled:
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if folder is not None:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        model.save_pretrained(folder, state_dict=weights)
+        processor.save_pretrained(folder)
 
 
 def export(best: Path, base: Path, out: Path, models: ModelsSettings, *, merge: bool) -> None:
-    """Write the best checkpoint as a whole model folder; an adapter is merged into its base."""
+    """Write the best checkpoint as a whole model folder; an adapter is merged into its base.
+
+    The first process does it.
+    """
+    if ranks.rank():
+        return
     processor = load_processor_files(best)
     if merge:
         from peft import PeftModel
@@ -269,7 +292,11 @@ def load_processor_files(folder: Path) -> ImageOnlyQwen3VLProcessor:
 
 
 def finish(watch: Watch, stage: StageRun) -> None:
-    """Write the best evaluation as the stage's metrics and all of them as its curve."""
+    """Write the best evaluation as the stage's metrics and all of them as its curve; all processes
+    end together."""
+    together.wait_for_all()
+    if ranks.rank():
+        return
     stage.out("metrics").parent.mkdir(parents=True, exist_ok=True)
     stage.out("metrics").write_text(json.dumps(watch.best, indent=2, sort_keys=True) + "\n")
     write_curve(stage.out("curve"), watch)

@@ -20,9 +20,11 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from interloom import ranks
 from interloom.atomic import put
 from interloom.progress import Bar
 from interloom.runner import StageRun
+from interloom.train import together
 
 Metrics = dict[str, float]
 COMPLETE = "complete"
@@ -35,13 +37,17 @@ def checkpoints(work: Path) -> Path:
 
 def last_checkpoint(work: Path) -> Path | None:
     """The newest whole checkpoint. Half-written ones, left by a kill, are removed."""
-    found: list[Path] = []
-    for folder in sorted(checkpoints(work).glob("checkpoint-*")):
-        if (folder / COMPLETE).is_file():
-            found.append(folder)
-        else:
-            shutil.rmtree(folder)
-    return max(found, key=lambda folder: int(folder.name.split("-")[1]), default=None)
+
+    def look() -> Path | None:
+        found: list[Path] = []
+        for folder in sorted(checkpoints(work).glob("checkpoint-*")):
+            if (folder / COMPLETE).is_file():
+                found.append(folder)
+            else:
+                shutil.rmtree(folder)
+        return max(found, key=lambda folder: int(folder.name.split("-")[1]), default=None)
+
+    return together.on_first(look)
 
 
 def evaluation_steps(total: int, count: int) -> list[int]:
@@ -62,7 +68,8 @@ class Watch(TrainerCallback):
         select: the metric by which the best model is chosen; larger is better, a tie goes to the
         later.
         evaluations: how often to evaluate; a checkpoint is written each time.
-        save: writes the current model to a folder.
+        save: writes the current model to a folder; with several processes all call it, those that
+        only give their share of the weights without a folder.
         at_start: also evaluate before the first step, so that training can never end worse than it
         began.
         patience: end early after so many evaluations without a new best; 0 never does.
@@ -75,7 +82,7 @@ class Watch(TrainerCallback):
         evaluate: Callable[[int], Metrics],
         select: str,
         evaluations: int,
-        save: Callable[[Path], None],
+        save: Callable[[Path | None], None],
         at_start: bool = False,
         patience: int = 0,
     ) -> None:
@@ -141,8 +148,10 @@ class Watch(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        (folder / COMPLETE).touch()
+        together.wait_for_all()  # each process writes a part of it
+        if ranks.rank() == 0:
+            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            (folder / COMPLETE).touch()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -157,11 +166,15 @@ class Watch(TrainerCallback):
         self.stage.metrics({f"held_out/{k}": v for k, v in metrics.items()}, step=step)
         shown = ", ".join(f"{name} {value:.3g}" for name, value in metrics.items())
         self.stage.log(f"step {step}, held out: {shown}")
-        if self.best["step"] == step:
+        if self.best["step"] == step and ranks.rank() == 0:
             replace_folder(self.stage.work / "best", self.save)
+        elif self.best["step"] == step:
+            self.save(None)
         self._write()
 
     def _write(self) -> None:
+        if ranks.rank():
+            return
         path = self.stage.work / "history.json"
         text = json.dumps({"evaluations": self.evaluations, "training": self.training})
         path.with_suffix(".new").write_text(text)

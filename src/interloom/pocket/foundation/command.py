@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from interloom.errors import InterloomError
-from interloom.pocket.foundation.shipped import load_autoencoder
+from interloom.pocket.foundation.shipped import load_autoencoder, load_generator
 from interloom.pocket.foundation.training import Report, prefixed
 from interloom.seeding import seed_everything
 
@@ -21,8 +21,8 @@ def train_miniature(
     """Train ``generator`` (with autoencoder and weak snapshot), ``vlm`` or ``umm`` into ``out``.
 
     Raises:
-        InterloomError: a target folder is there already, or the generator is missing (the others
-            look at pictures through its autoencoder).
+        InterloomError: a target folder is there already, or a generator is missing (the other
+            models learn from what they make).
     """
     target, weak = out / name, out / "generator-weak"
     begun = (work / f"{name}.pt").exists()  # a killed run: the weak generator was its own snapshot
@@ -39,8 +39,10 @@ def train_miniature(
         elif name == "vlm":
             from interloom.pocket.foundation import vlm
 
+            # It looks at pictures as the generators make them.
             autoencoder = load_autoencoder(out / "generator")
-            vlm.train_vlm(autoencoder, target, work, seed, report, scale)
+            generator = load_generator(weak)
+            vlm.train_vlm(autoencoder, generator, target, work, seed, report, scale)
         else:
             from interloom.pocket.foundation import umm
 

@@ -46,10 +46,15 @@ def _pair(rng: random.Random) -> tuple[Picture, Picture]:
 
 
 def compare(rng: random.Random) -> Lesson:
-    """Two pictures cell by cell, whether each is the same, and whether all are."""
+    """Two pictures cell by cell, whether each cell is the same, and whether all are."""
     a, b = _pair(rng)
     if rng.random() < 0.2:
         b = a
+    return comparison(a, b)
+
+
+def comparison(a: Picture, b: Picture) -> Lesson:
+    """The lesson of comparing these two."""
     pairs = [(POSITIONS[cell], a.name(cell), b.name(cell)) for cell in range(CELLS)]
     pairs.append(("background", a.background, b.background))
     lines = [f"{place}: {was} to {now} {_same(was, now)}" for place, was, now in pairs]

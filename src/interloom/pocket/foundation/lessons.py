@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from interloom.pocket.scene import Scene, random_scene
 
@@ -12,11 +14,13 @@ UNCLEAR = "unclear"
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture to be drawn for a lesson. Cells in ``unclear`` are spoiled."""
+    """A picture for a lesson. Cells in ``unclear`` are spoiled."""
 
     scene: Scene
     unclear: frozenset[int] = frozenset()
     blank: bool = False
+    pixels: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """uint8 (96, 96, 3), if it is there and not to be drawn."""
 
     def name(self, cell: int) -> str:
         if cell in self.unclear:

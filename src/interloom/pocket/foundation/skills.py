@@ -38,15 +38,16 @@ from interloom.pocket.scene import (
 )
 
 
-def _listing(picture: Picture) -> str:
+def listing(picture: Picture) -> Lesson:
+    """Name what every cell of a picture holds."""
     cells = "; ".join(f"{POSITIONS[cell]}: {picture.name(cell)}" for cell in range(CELLS))
-    return f"{cells}; background: {picture.background}"
+    answer = f"{cells}; background: {picture.background}"
+    return Lesson("<image>list the cells", answer, (picture,))
 
 
 def list_cells(rng: random.Random) -> Lesson:
-    """Name what every cell of one picture holds."""
-    picture = random_picture(rng)
-    return Lesson("<image>list the cells", _listing(picture), (picture,))
+    """Name what every cell of some picture holds."""
+    return listing(random_picture(rng))
 
 
 def _what_is_at(rng: random.Random) -> Lesson:
@@ -93,7 +94,7 @@ def _list_as_json(rng: random.Random) -> Lesson:
             verb = rng.choice(("add ", "add ", "draw ", ""))
             texts.append(f"{verb}{with_article(str(sprite))} at the {POSITIONS[cell]}")
         else:
-            edit, scene = _edit(rng, scene)
+            edit, scene = any_edit(rng, scene)
             texts.append(describe_edit(edit, scene))
             scene = apply(scene, edit)
         notes.append(_salad(rng) if rng.random() < 0.15 else None)
@@ -111,15 +112,15 @@ def _salad(rng: random.Random) -> str:
 
 
 def _rephrase(rng: random.Random) -> Lesson:
-    edit, scene = _edit(rng, random_scene(rng, rng.randint(1, 6)))
+    edit, scene = any_edit(rng, random_scene(rng, rng.randint(1, 6)))
     said = describe_edit(edit, scene, "paraphrased", rng)
     return Lesson(f"say it plainly: {said}", describe_edit(edit, scene))
 
 
-def _edit(rng: random.Random, scene: Scene) -> tuple[Edit, Scene]:
+def any_edit(rng: random.Random, scene: Scene) -> tuple[Edit, Scene]:
     """An edit that the scene allows, and the scene."""
     edit = random_edit(rng, scene, rng.choice(OPERATIONS))
-    return (edit, scene) if edit else _edit(rng, scene)
+    return (edit, scene) if edit else any_edit(rng, scene)
 
 
 def _one_by_one(rng: random.Random) -> Lesson:
@@ -130,7 +131,7 @@ def _one_by_one(rng: random.Random) -> Lesson:
     if rng.random() < 0.4:
         said, plain = [], []
         for _ in range(rng.choice((1, 2, 2, 3, 3))):
-            edit, scene = _edit(rng, scene)
+            edit, scene = any_edit(rng, scene)
             form = rng.choice(("canonical", "paraphrased", "paraphrased"))
             said.append(describe_edit(edit, scene, form, rng))
             plain.append(describe_edit(edit, scene))
@@ -159,7 +160,7 @@ def _cell_by_cell(rng: random.Random) -> Lesson:
     start = scene = random_scene(rng, rng.randint(1, 6))
     said = []
     for _ in range(rng.choice((1, 1, 1, 2))):
-        edit, scene = _edit(rng, scene)
+        edit, scene = any_edit(rng, scene)
         said.append(describe_edit(edit, scene, rng.choice(("canonical", "paraphrased")), rng))
         scene = apply(scene, edit)
     changed = start.difference(scene)

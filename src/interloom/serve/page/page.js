@@ -1,6 +1,7 @@
 import { Refused, call, events, getKey, setKey } from "./stream.js";
 
 const $ = (id) => document.getElementById(id);
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const url = (picture) => `data:image/png;base64,${picture}`;
 let pictures = [];  // of the request: { name, url }
 let shown = null;   // id of the sequence on the page
@@ -23,7 +24,7 @@ function clear(text) {
   $("steps").replaceChildren();
   $("asked").textContent = text;
   $("reasoning").hidden = $("downloads").hidden = true;
-  $("sequence").hidden = false;
+  $("sequence").hidden = $("skip").hidden = false;
 }
 
 function showPlan(reasoning, plan) {
@@ -35,6 +36,10 @@ function showPlan(reasoning, plan) {
       `Step ${step.step_number}` + (step.step_name ? `: ${step.step_name}` : "");
     view.querySelector(".text").textContent = step.auxiliary_text || step.instruction || "";
     view.querySelector(".state").textContent = step.prompt ? "waits for its turn" : "";
+    const figure = view.querySelector("figure"); // holds the picture's place until it comes
+    figure.hidden = !step.prompt;
+    figure.ariaHidden = "true";
+    view.classList.toggle("pictured", Boolean(step.prompt));
     view.querySelector(".feedback").setAttribute("aria-label", `Feedback on step ${step.step_number}`);
     $("steps").append(view);
     wireFeedback(view, step);
@@ -49,6 +54,7 @@ function showPicture({ step, view }, picture) {
   const figure = view.querySelector("figure");
   figure.replaceChildren(image(url(picture), alt));
   figure.hidden = false;
+  figure.ariaHidden = null;
 }
 
 function verdict(attempt) {
@@ -151,7 +157,8 @@ function follow(event, items) {
     case "interloom.plan":
       showPlan(event.reasoning, event.steps);
       items.waiting = event.steps.filter((step) => step.prompt);
-      say(`The plan has ${event.steps.length} steps.`);
+      say(`The plan has ${event.steps.length} ${event.steps.length === 1 ? "step" : "steps"}.`);
+      $("sequence").scrollIntoView({ block: "start", behavior: calm.matches ? "auto" : "smooth" });
       break;
     case "response.image_generation_call.generating":
       items.at = stepOf(items.waiting.shift().step_number);
@@ -292,7 +299,10 @@ async function listRecent() {
     const open = document.createElement("button");
     open.type = "button";
     if (result.picture) open.append(image(url(result.picture), ""));
-    open.append(result.text, result.status === "completed" ? "" : ` (${result.status})`);
+    const told = document.createElement("span");
+    told.className = "told";
+    told.textContent = (result.status === "completed" ? "" : `(${result.status}) `) + result.text;
+    open.append(told);
     open.onclick = async () => {
       if (running) return say("Stop the present request first.");
       try {

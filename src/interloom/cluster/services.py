@@ -1,0 +1,216 @@
+"""Model servers that a stage needs: a generator pool, a judge, a vLLM server for rollouts.
+
+A shared one stands already, under its own name, and is waited for. One of the run's own is made
+before the Job, and deleted after it; a restarted flow finds it by the same name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from interloom.cluster import manifests, names
+from interloom.cluster.api import AUTOSCALERS, DEPLOYMENTS, SERVICES, Api
+from interloom.cluster.manifests import Object, Work
+from interloom.cluster.settings import ClusterSettings, ServiceSettings, StagePods
+from interloom.errors import InterloomError
+
+LOOK_SECONDS = 1.0
+PART = "service"
+KEYS = "/run/interloom"
+INSTANCE = "app.kubernetes.io/instance"
+IMAGE_PROJECT = "/app"
+"""The project folder of the image (Dockerfile)."""
+
+
+class Services:
+    """The servers of one stage."""
+
+    def __init__(
+        self,
+        api: Api,
+        options: ClusterSettings,
+        pods: StagePods,
+        job: str,
+        say: Callable[[str], None],
+    ) -> None:
+        self._api, self._options, self._job, self._say = api, options, job, say
+        self._needed = {name: options.services[name] for name in pods.needs}
+        self.addresses: dict[str, str] = {}
+        """URL by the backend (or trainer) that is told it; those of servers to come too."""
+        for name, service in self._needed.items():
+            suffix = "/v1" if service.remote == "openai" else ""
+            url = f"http://{self._object(name)}:{service.port}{suffix}"
+            self.addresses[service.remote] = url
+
+    def make_ready(self, work: Work, job: Object) -> None:
+        """Make the run's own servers, and wait until all have the replicas that they should.
+
+        Raises:
+            InterloomError: one is missing, or not ready within ``cluster.start_minutes``.
+        """
+        for name, service in self._needed.items():
+            if not service.shared:
+                self._make(work, job, name, service)
+        end = time.monotonic() + 60 * self._options.start_minutes
+        for name in self._needed:
+            self._wait(self._object(name), end)
+
+    def end(self) -> None:
+        """Delete the run's own servers, which need not wait for the Job to expire."""
+        for name, service in self._needed.items():
+            if not service.shared:
+                self._api.delete(DEPLOYMENTS, self._object(name))
+
+    def _object(self, name: str) -> str:
+        """What the server is called on the cluster."""
+        return name if self._needed[name].shared else f"{self._job}-{name}"[:63].rstrip("-")
+
+    def _make(self, work: Work, job: Object, name: str, service: ServiceSettings) -> None:
+        """Make one of the run's own; it goes with the Job, whatever becomes of this process."""
+        called = self._object(name)
+        deployment = _deployment(work, called, service, self._options)
+        bodies = [(DEPLOYMENTS, deployment), (SERVICES, _service(work, called, service))]
+        if service.max_replicas > service.replicas:
+            bodies.append((AUTOSCALERS, _autoscaler(work, called, service)))
+        for resource, body in bodies:
+            self._api.ensure(resource, manifests.owned(body, job))
+        self._say(f"the run has its own server {called} ({service.replicas} replica(s))")
+
+    def _wait(self, called: str, end: float) -> None:
+        told = False
+        while True:
+            found = self._api.get(DEPLOYMENTS, called)
+            if found is None:
+                raise InterloomError(
+                    f"the stage needs the server {called}, and namespace {self._options.namespace} "
+                    "has no such Deployment: apply k8s/, or set shared: false in cluster.services"
+                )
+            status = found.get("status") or {}
+            ready, wanted = status.get("readyReplicas") or 0, found["spec"].get("replicas", 1)
+            if ready >= min(1, wanted) and ready >= wanted:
+                self._say(f"the server {called} is ready ({ready} replica(s))")
+                return
+            if time.monotonic() > end:
+                raise InterloomError(
+                    f"the server {called} has {ready} of {wanted} replicas ready after "
+                    f"cluster.start_minutes = {self._options.start_minutes:g}{_why(status)}"
+                )
+            if not told:
+                self._say(f"waiting for the server {called}: {ready} of {wanted} replicas ready")
+                told = True
+            time.sleep(LOOK_SECONDS)
+
+
+def _why(status: Object) -> str:
+    """What the Deployment's conditions complain of."""
+    said = [
+        condition.get("message", "")
+        for condition in status.get("conditions") or []
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True"
+    ]
+    return f": {said[0]}" if said else ""
+
+
+def _labels(work: Work, called: str) -> dict[str, str]:
+    return {**work.labels, names.PART: PART, INSTANCE: called}
+
+
+def _deployment(
+    work: Work, called: str, service: ServiceSettings, options: ClusterSettings
+) -> Object:
+    """The server's Deployment."""
+    labels = {**_labels(work, called)}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": called, "labels": labels},
+        "spec": {
+            "replicas": service.replicas,
+            "selector": {"matchLabels": {INSTANCE: called}},
+            "template": {"metadata": {"labels": labels}, "spec": _pod(service, options)},
+        },
+    }
+
+
+def _pod(service: ServiceSettings, options: ClusterSettings) -> Object:
+    """A replica: as the stage's pods, with the project's files to read if they are on a volume,
+    and else with those of the image."""
+    shared = options.data.kind == "volume"
+    project = options.data.mount if shared else IMAGE_PROJECT
+    volumes: list[Object] = [
+        {"name": "scratch", "emptyDir": {}},
+        {
+            "name": "shared-memory",
+            "emptyDir": {"medium": "Memory", "sizeLimit": options.shared_memory},
+        },
+    ]
+    mounts: list[Object] = [
+        {"name": "scratch", "mountPath": "/tmp"},
+        {"name": "scratch", "mountPath": f"{project}/.interloom", "subPath": "interloom"},
+        {"name": "shared-memory", "mountPath": "/dev/shm"},
+    ]
+    if shared:
+        volumes.append(
+            {"name": "files", "persistentVolumeClaim": {"claimName": options.data.claim}}
+        )
+        mount: Object = {"name": "files", "mountPath": project, "readOnly": True}
+        mounts.append(mount | ({"subPath": options.data.folder} if options.data.folder else {}))
+    if service.keys_secret:
+        volumes.append({"name": "keys", "secret": {"secretName": service.keys_secret}})
+        mounts.append({"name": "keys", "mountPath": KEYS, "readOnly": True})
+    probe = {"httpGet": {"path": service.health, "port": service.port}}
+    container = manifests.container(
+        "server",
+        service.image or options.image,
+        service.command,
+        manifests.resources(service.cpu, service.memory, service.gpus, options),
+    )
+    return {
+        "serviceAccountName": options.service_account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": manifests.POD_SECURITY,
+        "containers": [
+            container
+            | {
+                "ports": [{"containerPort": service.port}],
+                "env": manifests.environment({"HOME": "/tmp", **options.env}),
+                "envFrom": manifests.secrets(options),
+                **({"workingDir": project} if shared else {}),
+                "startupProbe": probe | {"periodSeconds": 10, "failureThreshold": 360},
+                "readinessProbe": probe | {"periodSeconds": 5},
+                "livenessProbe": probe | {"periodSeconds": 30, "failureThreshold": 10},
+                "volumeMounts": mounts,
+            }
+        ],
+        "volumes": volumes,
+        **manifests.placement(options),
+    }
+
+
+def _service(work: Work, called: str, service: ServiceSettings) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": called, "labels": _labels(work, called)},
+        "spec": {
+            "selector": {INSTANCE: called},
+            "ports": [{"port": service.port, "targetPort": service.port}],
+        },
+    }
+
+
+def _autoscaler(work: Work, called: str, service: ServiceSettings) -> Object:
+    target = {"type": "Utilization", "averageUtilization": service.busy_percent}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": called, "labels": _labels(work, called)},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": called},
+            "minReplicas": service.replicas,
+            "maxReplicas": service.max_replicas,
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+        },
+    }

@@ -1,0 +1,119 @@
+"""How lessons' pictures are drawn, and how the vision-language model gets to see them."""
+
+# The libraries' own annotations are looser than their code.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLFlux2
+
+from interloom.pocket.foundation.lessons import Picture
+from interloom.pocket.foundation.vlm_model import PATCH
+from interloom.pocket.render import SIZE_PIXELS, render_array
+from interloom.pocket.scene import BACKGROUNDS, CELLS, GRID, Scene, random_sprite
+from interloom.pocket.verifier import read_many
+
+MADE = 0.35
+"""Share of pictures that went through the generator's autoencoder; spoiled ones always do."""
+SPOILED = 400
+"""Spoiled cells kept per background, to be put into pictures."""
+
+
+def draw_picture(picture: Picture, rng: np.random.Generator) -> np.ndarray:
+    """uint8 (96, 96, 3): as it is there, or as rendered, with some noise."""
+    if picture.pixels is not None:
+        return picture.pixels
+    if picture.blank:
+        return np.full((SIZE_PIXELS, SIZE_PIXELS, 3), 255, np.uint8)
+    jitter = random.Random(int(rng.integers(2**62)))
+    array = render_array(picture.scene, jitter).astype(np.float32)
+    return np.clip(array + rng.normal(0, rng.choice((0, 2, 5)), array.shape), 0, 255).astype(
+        np.uint8
+    )
+
+
+class Eye:
+    """Pictures to pixel patches as the processor makes them, some of them as a generator would.
+
+    A cell is spoiled as generators spoil it: its latents lie between those of two sprites, and the
+    verifier calls what they decode to unreadable.
+    """
+
+    def __init__(self, autoencoder: AutoencoderKLFlux2, spoiled: int = SPOILED) -> None:
+        self.autoencoder = autoencoder
+        self.spoiled = {name: self._spoiled_cells(name, spoiled) for name in BACKGROUNDS}
+
+    def look(self, pictures: Sequence[Picture], rng: np.random.Generator) -> torch.Tensor:
+        """(N·36, 1536) float32; no rows for no pictures."""
+        if not pictures:
+            return torch.empty(0, PATCH * PATCH * 3 * 2)
+        pixels = self._drawn(pictures, rng)
+        spoiled = np.array([bool(picture.unclear) for picture in pictures])
+        drawn = np.array([picture.pixels is None for picture in pictures])
+        chosen = torch.from_numpy(drawn & (spoiled | (rng.random(len(pictures)) < MADE)))
+        if chosen.any():
+            latents = self._encode(pixels[chosen])
+            for i, at in enumerate(chosen.nonzero()[:, 0].tolist()):
+                for cell in pictures[at].unclear:
+                    bank = self.spoiled[pictures[at].scene.background]
+                    latents[i][_tokens(cell)] = bank[rng.integers(len(bank))]
+            latents = latents + 0.15 * rng.random() * torch.randn_like(latents)
+            pixels[chosen] = self._decode(latents)
+        return to_patches(pixels)
+
+    def _drawn(self, pictures: Sequence[Picture], rng: np.random.Generator) -> torch.Tensor:
+        return to_pixels(np.stack([draw_picture(picture, rng) for picture in pictures]))
+
+    # Pictures are made in full precision, also inside a bfloat16 training step.
+    @torch.no_grad()
+    def _encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return self.autoencoder.encode(pixels, return_dict=False)[0].mode()
+
+    @torch.no_grad()
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return self.autoencoder.decode(latents, return_dict=False)[0].clamp(-1, 1)
+
+    def _spoiled_cells(self, background: str, count: int) -> list[torch.Tensor]:
+        """At least ``count`` cells' latents between two sprites, unreadable when decoded."""
+        rng, python = np.random.default_rng(0), random.Random(f"spoiled:{background}")
+        found: list[torch.Tensor] = []
+        while len(found) < count:
+            scenes = [_full_scene(python, background) for _ in range(16)]
+            latents = self._encode(self._drawn([Picture(scene) for scene in scenes], rng))
+            share = torch.from_numpy(rng.uniform(0.3, 0.7, (16, 1, GRID, GRID))).float()
+            share = share.repeat_interleave(2, 2).repeat_interleave(2, 3)
+            mixed = share * latents + (1 - share) * latents.roll(1, 0)
+            arrays = ((self._decode(mixed).permute(0, 2, 3, 1) + 1) * 127.5).byte().numpy()
+            for i, reading in enumerate(read_many(list(arrays))):
+                found += [mixed[i][_tokens(cell)] for cell in reading.unreadable]
+        return found
+
+
+def to_pixels(arrays: np.ndarray) -> torch.Tensor:
+    """uint8 (N, 96, 96, 3) to (N, 3, 96, 96) in [-1, 1]."""
+    return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _full_scene(rng: random.Random, background: str) -> Scene:
+    return Scene(tuple(random_sprite(rng) for _ in range(CELLS)), background)
+
+
+def _tokens(cell: int) -> tuple[slice, slice, slice]:
+    """Where a cell's latents stand in (channels, 6, 6)."""
+    row, column = divmod(cell, GRID)
+    return slice(None), slice(2 * row, 2 * row + 2), slice(2 * column, 2 * column + 2)
+
+
+def to_patches(pixels: torch.Tensor) -> torch.Tensor:
+    """(N, 3, 96, 96) in [-1, 1] to (N·36, 1536), in ``Qwen2VLImageProcessor``'s order."""
+    n = len(pixels)
+    doubled = pixels[:, None].expand(n, 2, 3, SIZE_PIXELS, SIZE_PIXELS)
+    split = doubled.reshape(n, 1, 2, 3, GRID, 2, PATCH, GRID, 2, PATCH)
+    return split.permute(0, 1, 4, 7, 5, 8, 3, 2, 6, 9).reshape(n * CELLS * 4, -1)

@@ -1,0 +1,167 @@
+"""Two processes (torchrun, gloo) train as one does."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+from tiny_project.project import wait_for
+
+from interloom.errors import InterloomError
+from interloom.settings import Settings
+from interloom.train import preflight, together
+
+Make = Callable[..., Settings]
+BIN = Path(sys.executable).parent
+REPOSITORY = Path(__file__).parent.parent.parent
+
+
+def prepare(root: Path, settings: Settings) -> None:
+    """What ``interloom run`` wants of a project folder."""
+    text = yaml.safe_dump(settings.model_dump(mode="json"))
+    (root / "params.yaml").write_text(text, encoding="utf-8")
+    (root / "dvc.yaml").write_text("stages: {}\n")
+    (root / "outputs/validation").mkdir(exist_ok=True)
+    (root / "outputs/validation/result.json").write_text("{}")
+
+
+def command(name: str, processes: int) -> list[str]:
+    """``interloom run NAME`` in so many processes."""
+    alone = [str(BIN / "interloom"), "run", name, "--no-track"]
+    launcher = [str(BIN / "torchrun"), "--standalone", f"--nproc-per-node={processes}"]
+    return alone if processes == 1 else [*launcher, "--no-python", *alone]
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join(map(str, [REPOSITORY / "tests", REPOSITORY / "src", REPOSITORY]))
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def stage(root: Path, name: str, settings: Settings, processes: int) -> str:
+    """Run a stage in a project folder; what it printed."""
+    prepare(root, settings)
+    done = subprocess.run(command(name, processes), cwd=root, env=environment(),
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def curve(root: Path, name: str) -> dict[tuple[str, str, str], float]:
+    """The stage's curve by step, split and metric."""
+    with (root / "plots" / f"{name}.csv").open() as file:
+        return {
+            (row["step"], row["split"], row["metric"]): float(row["value"])
+            for row in csv.DictReader(file)
+        }
+
+
+def copy(project: Path, name: str) -> Path:
+    return Path(shutil.copytree(project, project.with_name(name)))
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(project: Path, settings: Make) -> None:
+    """Same global batch: same losses, gradients and weights."""
+    base: dict[str, Any] = {"batch_size": 4, "epochs": 1, "learning_rate": 1e-3, "evaluations": 2}
+    alone, two = copy(project, "alone"), copy(project, "two")
+    stage(alone, "sft-critic", settings("sft_critic", **base), 1)
+    said = stage(two, "sft-critic", settings("sft_critic", **base | {"micro_batch_size": 2}), 2)
+    assert said.count("sft-critic: done in") == 1, "the first process writes"
+    one, both = curve(alone, "sft-critic"), curve(two, "sft-critic")
+    assert one.keys() == both.keys()
+    for metric in ("loss", "grad_norm"):
+        values = {key: value for key, value in one.items() if key[2] == metric}
+        assert len(values) >= 2
+        assert {key: both[key] for key in values} == pytest.approx(values, rel=5e-3)
+    start, ours, theirs = (
+        load_file(folder / "model.safetensors")
+        for folder in (
+            project / "data/vlm",
+            alone / "outputs/models/critic-sft",
+            two / "outputs/models/critic-sft",
+        )
+    )
+    # Adam turns rounding of a gradient near zero into a step of full size, so weights are compared
+    # by how far training has moved them.
+    moved = sum(float((ours[name] - start[name]).pow(2).sum()) for name in ours)
+    apart = sum(float((ours[name] - theirs[name]).pow(2).sum()) for name in ours)
+    assert apart < 1e-2 * moved
+    assert not list(two.glob(".interloom/work/sft-critic/*"))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_two_processes_resumes_in_one(project: Path, settings: Make) -> None:
+    chosen = settings("sft_critic", batch_size=4, micro_batch_size=2, epochs=1, evaluations=3)
+    whole = copy(project, "whole")
+    stage(whole, "sft-critic", chosen, 1)
+    prepare(project, chosen)
+    running = subprocess.Popen(command("sft-critic", 2), cwd=project, env=environment(),
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               start_new_session=True)  # fmt: skip
+    try:
+        marker = ".interloom/work/sft-critic/*/checkpoints/checkpoint-2/complete"
+        wait_for(lambda: list(project.glob(marker)), seconds=120, every=0.02)
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    resumed = stage(project, "sft-critic", chosen, 1)
+    assert "continuing from checkpoint-" in resumed
+    one, both = curve(whole, "sft-critic"), curve(project, "sft-critic")
+    losses = {key: value for key, value in one.items() if key[2] == "loss"}
+    assert {key: both[key] for key in losses} == pytest.approx(losses, rel=5e-3)
+
+
+def test_groups_are_whole_on_each_device() -> None:
+    preflight.check_group(8, 4, 16, devices=2)
+    with pytest.raises(InterloomError, match="batch_size = 3 prompts do not spread over 2"):
+        preflight.check_group(8, 3, 8, devices=2)
+
+
+def test_alone_nothing_is_shared() -> None:
+    assert together.spread([1, 2, 3], lambda part: [2 * item for item in part]) == [2, 4, 6]
+    assert together.on_first(lambda: 5) == 5
+    with together.first_alone():
+        together.wait_for_all()
+
+
+SCRIPT = """
+import sys
+from interloom import ranks
+from interloom.train import together
+from interloom.errors import InterloomError
+together.join()
+items = list(range(int(sys.argv[1])))
+seen = []
+def work(part):
+    seen.append(len(part))
+    return [item * item for item in part]
+assert together.spread(items, work) == [item * item for item in items], "order"
+assert seen == [-(-len(items) // 2)], seen
+assert together.on_first(lambda: ranks.rank()) == 0
+def fails():
+    raise InterloomError("no judge")
+try:
+    together.on_first(fails)
+except InterloomError as error:
+    print("rank", ranks.rank(), error)
+"""
+
+
+def test_work_is_spread_and_errors_of_the_first_reach_all(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1"}
+    command = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node=2", "script.py", "5"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True,
+                          check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split("\n"))[1:] == ["rank 0 no judge", "rank 1 no judge"]
