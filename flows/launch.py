@@ -12,15 +12,19 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interloom import dvc_state
+from interloom.cli import find_project
 from interloom.errors import InterloomError
 from interloom.progress import clock
-from interloom.stages import System, wanted_stages
+from interloom.stages import System, all_cells, wanted_stages
+
+if TYPE_CHECKING:
+    from prefect import Flow
 
 PR_SET_PDEATHSIG = 1
 SERVER_PATIENCE = 180.0
@@ -131,6 +135,8 @@ def launch(
     from_stage: str | None,
     only: str | None,
     force: bool,
+    timeout_minutes: float | None,
+    retries: int | None,
     system: System | None = None,
 ) -> int:
     """Run the lifecycle flow here and show it; the exit status (1 after a failure)."""
@@ -152,17 +158,24 @@ def launch(
     with prefect_server(root) as url:
         from flows.lifecycle import lifecycle
         from flows.stage import display
+        from interloom.settings import load_settings
 
         if live:
             print(f"Prefect shows this lifecycle at {url} while it runs")
-            display.open(names)
+            display.open(all_cells(names, load_settings(root / "params.yaml")))
         error: BaseException | None = None
         result: Any = None
         try:
             result = lifecycle(
-                project=str(root), profile=profile, from_stage=from_stage, only=only, force=force,
+                project=str(root),
+                profile=profile,
+                from_stage=from_stage,
+                only=only,
+                force=force,
+                timeout_minutes=timeout_minutes,
+                retries=retries,
                 system=system,
-            )  # fmt: skip
+            )
         except Exception as caught:
             error = caught  # the flow's own failure, whatever a stage raised; told below
         finally:
@@ -196,9 +209,22 @@ def _where_to_look(root: Path, took: str) -> list[str]:
     return lines
 
 
-def launch_alone(flow: Callable[..., Any]) -> None:
-    """Run one sub-flow on the present folder, as ``python -m flows.NAME`` does."""
-    root = Path.cwd()
+def launch_alone(flow: Flow[..., Any]) -> None:
+    """Run one sub-flow on the project here, as ``python -m flows.NAME`` does.
+
+    Exits with 1 after a failure, whose reason is the last line, and with 2 outside of a project.
+    """
+    try:
+        root = find_project()
+        for line in dvc_state.repair(root):
+            print(line)
+    except InterloomError as error:
+        print(f"interloom: {error}", file=sys.stderr)
+        sys.exit(2)
     with prefect_server(root) as url:
         print(f"Prefect: {url}", flush=True)
-        flow(project=str(root))
+        try:
+            flow(project=str(root))
+        except Exception as error:  # the flow's own failure, whatever a stage raised
+            print(f"interloom: {flow.name} failed: {error}", file=sys.stderr)
+            sys.exit(1)

@@ -28,8 +28,8 @@ from interloom.pocket.foundation import generator as miniature
 from interloom.pocket.foundation import skills
 from interloom.pocket.foundation.eye import Eye
 from interloom.pocket.foundation.shipped import load_autoencoder, load_generator
-from interloom.pocket.foundation.vlm import skill_accuracy
 from interloom.pocket.foundation.umm import umm_figures
+from interloom.pocket.foundation.vlm import skill_accuracy
 from interloom.pocket.foundation.vq import vq_figures
 from interloom.pocket.render import render_array
 from interloom.pocket.scene import apply, random_scene

@@ -41,6 +41,7 @@ def _lazy(module: str) -> type[TyperGroup]:
 LAZY = {
     "show": ("interloom.show", "Look at the data that was made."),
     "train": ("interloom.train.commands", "What one wants to know before a long training."),
+    "benchmarks": ("interloom.benchmarks.commands", "Systems, judges' costs, sound editions."),
     "study": ("interloom.study.commands", "Questions that take many trainings."),
     "pocket": ("interloom.pocket.commands", "The pocket world: train its miniatures, look at it."),
     "registry": ("interloom.promotion.commands", "Champion and challenger: judge, promote, undo."),
@@ -74,33 +75,48 @@ def run(
     inputs: Annotated[
         Path | None, typer.Option(hidden=True, help="In a pod: what the caller says of the files.")
     ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Of `evaluate`: say its judge calls and their cost.")
+    ] = False,
 ) -> None:
     """Run one stage now, whether it is stale or not (`dvc repro` asks DVC first): here, or in pods
     if `cluster.stages` says so."""
+    if estimate:
+        _estimate(stage, params)
+        return
     from interloom.runner import run_stage
     from interloom.settings import load_settings
-    from interloom.stages import find_stage
+    from interloom.stages import cells, find_stage
 
     # Torch's CPU threads wait by spinning; on a machine that is busy with anything else that makes
     # training several times slower. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     root = _enter_project()
-    spec, settings = find_stage(stage), load_settings(params)
+    settings = load_settings(params)
     for name in settings.cluster.stages:
         find_stage(name)
-    if settings.cluster.runs(stage):
-        from interloom.cluster.executor import run_on_cluster
+    for spec in cells(find_stage(stage), settings):
+        if settings.cluster.runs(spec.name):
+            from interloom.cluster.executor import run_on_cluster
 
-        run_on_cluster(spec, settings, root, track=track)
-    elif inputs is not None:
-        from interloom.cluster.data import Inputs
+            run_on_cluster(spec, settings, root, track=track)
+        elif inputs is not None:
+            from interloom.cluster.data import Inputs
 
-        given = Inputs.read(inputs)
-        # On a shared volume the outputs are safe when they stand in place.
-        keep = given.kind == "dvc"
-        run_stage(spec, settings, root, track=track, inputs=given.files, keep_work=keep)
-    else:
-        run_stage(spec, settings, root, track=track)
+            given = Inputs.read(inputs)
+            # On a shared volume the outputs are safe when they stand in place.
+            keep = given.kind == "dvc"
+            run_stage(spec, settings, root, track=track, inputs=given.files, keep_work=keep)
+        else:
+            run_stage(spec, settings, root, track=track)
+
+
+def _estimate(stage: str, params: Path) -> None:
+    if stage != "evaluate":
+        raise InterloomError(f"--estimate is for the stage evaluate, not for {stage}")
+    from interloom.benchmarks.commands import estimate
+
+    estimate(params)
 
 
 @app.command()
@@ -109,7 +125,7 @@ def stages(
 ) -> None:
     """List the stages: what each does, reads and writes."""
     from interloom.code import code_of
-    from interloom.stages import STAGES, to_dvc
+    from interloom.stages import ITEM, STAGES, to_dvc
 
     root = _enter_project()
     if write:
@@ -122,7 +138,8 @@ def stages(
         typer.echo(f"wrote {root / 'dvc.yaml'}: {len(STAGES)} stages")
         return
     for spec in STAGES:
-        missing = [path for path in spec.products.values() if not (root / path).exists()]
+        made = [path.replace(ITEM, "*") for path in spec.products.values()]
+        missing = [path for path in made if not list(root.glob(path))]
         typer.echo(f"{spec.name:<18}{'  ' if missing else '✓ '}{spec.summary}")
         typer.echo(f"{'':<20}{', '.join(spec.deps) or 'nothing'} → {', '.join(spec.outs)}")
 
@@ -188,6 +205,12 @@ def lifecycle(
     from_stage: Annotated[str | None, typer.Option("--from", help="Start at this stage.")] = None,
     only: Annotated[str | None, typer.Option(help="Run just this stage.")] = None,
     force: Annotated[bool, typer.Option(help="Run stages even if they are up to date.")] = False,
+    timeout_minutes: Annotated[
+        float | None, typer.Option(help="For every stage; else as in `orchestration`.", min=0.01)
+    ] = None,
+    retries: Annotated[
+        int | None, typer.Option(help="For every stage; else as in `orchestration`.", min=0)
+    ] = None,
     system: Annotated[
         Literal["agents", "adaptive"] | None,
         typer.Option(help="Whose stages; those of a named stage, else the agents'."),
@@ -197,8 +220,15 @@ def lifecycle(
     root = _enter_project()
     from flows.launch import launch
 
+    limits: dict[str, Any] = {"timeout_minutes": timeout_minutes, "retries": retries}
     status = launch(
-        root, profile=profile, from_stage=from_stage, only=only, force=force, system=system
+        root,
+        profile=profile,
+        from_stage=from_stage,
+        only=only,
+        force=force,
+        system=system,
+        **limits,
     )
     raise typer.Exit(status)
 
@@ -403,6 +433,14 @@ def main(before: Sequence[str] = ()) -> None:
         app([*before, *sys.argv[1:]])
     except InterloomError as error:
         print(f"interloom: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        from interloom.faults import machine_fault
+
+        fault = machine_fault(error)
+        if fault is None:
+            raise
+        print(f"interloom: {fault}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from interloom.cluster.settings import ClusterSettings
 from interloom.errors import InterloomError
@@ -405,17 +405,48 @@ class AdaptiveGrpoSettings(TrainerSettings):
 SystemName = Literal[
     "generator", "zero-shot", "planner-sft", "one-agent", "full-sft", "full-rl", "oracle"
 ]
-"""The systems that are compared (``benchmarks/systems.py``)."""
+"""The systems that are compared (``benchmarks/parts.py``)."""
+BenchmarkName = Literal["ueval", "comm", "wise", "rise", "geneval", "kris", "omnicontext"]
+SystemKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+AgentName = Annotated[
+    str,
+    Field(pattern=r"^(none|vlm|planner-sft|critic-sft|critic-rl|teacher|(gemini|openai):\S+)$"),
+]
+"""``none``, a model of this project, ``teacher`` (of the ``teacher`` section, without its
+imperfections), or ``BACKEND:MODEL`` for a remote one."""
+
+
+class AgentsSettings(Section):
+    """A system of one's own: who plans, who draws, who criticises."""
+
+    planner: AgentName
+    critic: AgentName
+    generator: GeneratorName | GeneratorSettings
+    max_attempts: Annotated[int, Field(ge=1, le=20)]
+
+
+class RegisteredSettings(Section):
+    """A system out of the model registry."""
+
+    registered: Annotated[str, Field(pattern=r"^models:/[^/@]+(@[^/@]+|/\d+)$")]
+    """An alias is looked up when the stage runs; a version always means the same."""
 
 
 class EvaluateSettings(Section):
     """Which systems on which benchmarks."""
 
-    benchmarks: Annotated[list[Literal["ueval", "wise", "rise"]], Field(min_length=1)]
-    systems: Annotated[list[SystemName], Field(min_length=1)]
+    benchmarks: Annotated[list[BenchmarkName], Field(min_length=1)]
+    data: dict[BenchmarkName, str]
+    """Copies of the real benchmarks in their published layout: a file, a folder, or
+    ``hub:OWNER/NAME``. Those not named here are pocket editions. The stage looks at the name alone:
+    what changed needs another name."""
+    more_systems: dict[SystemKey, AgentsSettings | RegisteredSettings]
+    """Systems beside the project's own ones."""
+    systems: Annotated[list[SystemKey], Field(min_length=1)]
     """In this order; differences between neighbours are reported."""
     generator: GeneratorName
-    """Which of the profile's generators all systems share, and the registered pipeline uses."""
+    """Which of the profile's generators the project's systems share, and the registered pipeline
+    uses."""
     items: Annotated[int, Field(ge=8)]
     """Items per benchmark at most; spread evenly over its tasks."""
     max_attempts: Annotated[int, Field(ge=1, le=20)]
@@ -428,6 +459,47 @@ class EvaluateSettings(Section):
     """Conversations that planner or critic answer at a time."""
     threads: Annotated[int, Field(ge=0, le=1024)]
     """CPU threads; 0 leaves the choice to torch."""
+
+    @field_validator("systems")
+    @classmethod
+    def _known(cls, systems: list[str], info: ValidationInfo) -> list[str]:
+        known = [*get_args(SystemName), *info.data.get("more_systems", {})]
+        unknown = [name for name in systems if name not in known]
+        if unknown:
+            raise ValueError(
+                f"no system {unknown[0]!r}; systems: {', '.join(known)} "
+                "(evaluate.more_systems adds others)"
+            )
+        return systems
+
+    @field_validator("more_systems")
+    @classmethod
+    def _new(cls, systems: dict[str, Any]) -> dict[str, Any]:
+        for name in systems:
+            if name in get_args(SystemName):
+                raise ValueError(f"{name!r} is one of the project's own systems: take another name")
+        return systems
+
+
+class GradingSettings(Section):
+    """Who grades the benchmarks."""
+
+    backend: Literal["pocket", "gemini", "openai"]
+    """``pocket``: the exact verifier, for pocket editions alone."""
+    model: str
+    allow_training_judge: bool
+    """Whether the judge may be the one that scored the training data and gave the rewards; the
+    report says so."""
+    temperature: Annotated[float, Field(ge=0, le=2)]
+    max_output_tokens: Annotated[int, Field(ge=64)]
+    """Longest answer, thinking included."""
+    wise_protocol: Literal["legacy", "verified"]
+    """Of the real WISE; the pocket edition is legacy."""
+    detector: str
+    """Object detection model (folder or hub name) that grades the real GenEval; empty lets the
+    judge do it."""
+    colour_model: str
+    """CLIP model that names the colours of what the detector finds."""
 
 
 class ReportSettings(Section):
@@ -466,9 +538,7 @@ class PromotionSettings(Section):
     """How long the flow waits for that person."""
     experiment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$")]
     """MLflow experiment with one run per decision."""
-    benchmarks: Annotated[
-        dict[Literal["ueval", "wise", "rise"], BenchmarkLimits], Field(min_length=1)
-    ]
+    benchmarks: Annotated[dict[BenchmarkName, BenchmarkLimits], Field(min_length=1)]
     """The benchmarks that both versions must have been evaluated on."""
     min_gain: Annotated[float, Field(ge=-100, le=100)]
     """Least lower end of the interval of the mean difference over these benchmarks."""
@@ -517,12 +587,19 @@ class ServingSettings(Section):
     """Whether each request becomes an MLflow trace, and whether its texts and pictures do."""
 
 
-class OrchestrationSettings(Section):
-    """How the Prefect flow runs stages; no stage depends on it."""
+class LimitSettings(Section):
+    """How long a stage may take, and how often it is tried again."""
 
     timeout_minutes: Annotated[float, Field(gt=0)]
-    """Per stage; the process group of a stage that takes longer is killed."""
+    """The process group of a stage that takes longer is killed."""
     retries: Annotated[int, Field(ge=0, le=20)]
+
+
+class OrchestrationSettings(LimitSettings):
+    """How the Prefect flow runs stages; no stage depends on it."""
+
+    stages: dict[str, LimitSettings]
+    """Limits of single stages, where they differ from those for all."""
     retry_delay_seconds: Annotated[float, Field(ge=0)]
     parallel_stages: Annotated[int, Field(ge=1, le=64)]
 
@@ -557,6 +634,7 @@ class Settings(Section):
     grpo_critic: GrpoSettings
     grpo_adaptive: AdaptiveGrpoSettings
     evaluate: EvaluateSettings
+    grading: GradingSettings
     report: ReportSettings
     registration: RegistrationSettings
     promotion: PromotionSettings

@@ -111,7 +111,7 @@ def test_a_killed_training_continues_and_ends_the_same(
 def test_settings_that_cannot_be(project: Project, tiny_umm: Path):
     options = project.settings.sft_adaptive
     unified = builder.new()
-    unified.model.config.text_config.max_position_embeddings = 20
+    unified.model.model.text_model.config.max_position_embeddings = 20
     with pytest.raises(InterloomError, match="the model reads 20"):
         sft.samples([direct()], unified, options)
     adapter = options.model_copy(update={"lora_rank": 4})

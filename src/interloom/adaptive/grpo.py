@@ -23,15 +23,15 @@ from interloom.adaptive.data import thresholds
 from interloom.adaptive.judging import judge
 from interloom.adaptive.reasoner import AdaptiveReasoner, Told
 from interloom.adaptive.rewards import Judged, Rewards, Weights, trajectory_rewards
-from interloom.adaptive.sft import in_evaluation_mode
+from interloom.adaptive.sft import export, in_evaluation_mode, save
 from interloom.adaptive.story import Prompt
 from interloom.backends.unified import VISUAL, Completion, Sampling, UnifiedModel
 from interloom.errors import InterloomError
 from interloom.seeding import derive_seed
-from interloom.train import preflight
+from interloom.train import preflight, together
 from interloom.train.data import split_held_out
 from interloom.train.sft import accumulation, finish, prepare, train, trainer_arguments
-from interloom.train.watch import Metrics, Watch, replace_folder
+from interloom.train.watch import Metrics, Watch
 
 if TYPE_CHECKING:
     from interloom.roles import Analyzer
@@ -229,7 +229,7 @@ def run(settings: Settings, stage: StageRun) -> None:
     )
 
     def evaluate(_: int) -> Metrics:
-        told = in_evaluation_mode(greedy, lambda: greedy.reason(held_out))
+        told = in_evaluation_mode(greedy, lambda: together.spread(held_out, greedy.reason))
         judged = judge(told, analyzer, reward.accepted, options.reward_retries)
         # Each held-out request is a group of its own, so no bonus: R_total alone.
         rewards = trajectory_rewards(
@@ -246,11 +246,10 @@ def run(settings: Settings, stage: StageRun) -> None:
         evaluate=evaluate,
         select="reward",
         evaluations=options.evaluations,
-        save=unified.save,
+        save=lambda folder: save(trainer, unified, folder),
         at_start=True,
         patience=options.patience,
     )
     train(trainer, watch, stage)
-    best = UnifiedModel.from_pretrained(stage.work / "best", dtype=unified.model.dtype)
-    replace_folder(stage.out("adaptive-rl"), best.save)
+    export(stage.work / "best", stage.out("adaptive-rl"), unified)
     finish(watch, stage)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from datasets import Dataset
 from trl.trainer.sft_config import SFTConfig
 
-from interloom import cast
+from interloom import cast, ranks
 from interloom.adaptive import cast as adaptive_cast
 from interloom.adaptive import files, measure
 from interloom.adaptive.data import base_model, thresholds
@@ -18,6 +18,7 @@ from interloom.adaptive.reasoner import AdaptiveReasoner, add_story_tags
 from interloom.adaptive.story import Story
 from interloom.backends.unified import UnifiedModel
 from interloom.errors import InterloomError
+from interloom.train import together
 from interloom.train.batches import LikeLengthsSFTTrainer
 from interloom.train.data import split_held_out
 from interloom.train.sft import accumulation, finish, prepare, train, trainer_arguments
@@ -39,7 +40,7 @@ def samples(
         InterloomError: a story is longer than the model's context.
     """
     stream = unified.stream
-    longest = unified.model.config.text_config.max_position_embeddings
+    longest = unified.context
     rows = []
     for story in stories:
         masked = mask_tokens(
@@ -95,6 +96,7 @@ def run(settings: Settings, stage: StageRun) -> None:
     )
     trainer = LikeLengthsSFTTrainer(
         lengths=[len(row["input_ids"]) for row in rows],
+        batch_size=options.batch_size,
         model=unified.model,
         args=sft_config(settings, stage.work),
         train_dataset=Dataset.from_list(rows),
@@ -112,7 +114,7 @@ def run(settings: Settings, stage: StageRun) -> None:
     held_out = [stories[i].prompt for i in kept]
 
     def evaluate(_: int) -> Metrics:
-        told = in_evaluation_mode(reasoner, lambda: reasoner.reason(held_out))
+        told = in_evaluation_mode(reasoner, lambda: together.spread(held_out, reasoner.reason))
         return measure.figures(measure.outcomes(told, analyzer, accepted))
 
     watch = Watch(
@@ -120,13 +122,33 @@ def run(settings: Settings, stage: StageRun) -> None:
         evaluate=evaluate,
         select="success",
         evaluations=options.evaluations,
-        save=unified.save,
+        save=lambda folder: save(trainer, unified, folder),
         patience=options.patience,
     )
     train(trainer, watch, stage)
-    best = UnifiedModel.from_pretrained(stage.work / "best", dtype=unified.model.dtype)
-    replace_folder(stage.out("adaptive-sft"), best.save)
+    export(stage.work / "best", stage.out("adaptive-sft"), unified)
     finish(watch, stage)
+
+
+def save(trainer: Any, unified: UnifiedModel, folder: Path | None) -> None:
+    """The current model as a whole folder.
+
+    Of a model that is sharded over processes all give their part; the first has the ``folder``.
+    """
+    weights = None
+    if trainer.is_fsdp_enabled:
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if folder is not None:
+        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder, state_dict=weights)
+        unified.save_processors(folder)
+
+
+def export(best: Path, out: Path, unified: UnifiedModel) -> None:
+    """The best checkpoint as the stage's output, in its own number type; the first process does
+    it."""
+    if ranks.rank() == 0:
+        found = UnifiedModel.from_pretrained(best, dtype=unified.model.dtype)
+        replace_folder(out, found.save)
 
 
 def in_evaluation_mode(reasoner: AdaptiveReasoner, work: Callable[[], Made]) -> Made:

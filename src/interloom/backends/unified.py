@@ -354,9 +354,18 @@ class UnifiedModel:
             batch_size=batch_size,
         )
 
+    @property
+    def context(self) -> int:
+        """Tokens that the model reads at most."""
+        return int(self.model.model.text_model.config.max_position_embeddings)
+
     def save(self, folder: Path) -> None:
         """Model, tokenizer and image processor as one folder."""
         self.model.save_pretrained(folder)
+        self.save_processors(folder)
+
+    def save_processors(self, folder: Path) -> None:
+        """All but the weights."""
         self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
 

@@ -49,7 +49,7 @@ ENCODER_SCHEDULE = Schedule(
     steps=900, learning_rate=2e-3, warmup=40, flat=0.5, weight_decay=0.0, average=0.99
 )
 DECODER_SCHEDULE = Schedule(
-    steps=1500, learning_rate=2e-3, warmup=40, flat=0.3, weight_decay=0.0, average=0.99
+    steps=1000, learning_rate=2e-3, warmup=40, flat=0.5, weight_decay=0.0, average=0.99
 )
 BATCH = 12
 MADE = 0.35
