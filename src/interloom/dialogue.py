@@ -171,11 +171,11 @@ def analyzer_messages(
     instruction and whatever else the task speaks of."""
     given: list[Part] = []
     for number, _ in enumerate(references, 1):
-        given += [*_text(f"Given picture {number}: "), dict(IMAGE_PART), *_text("\n")]
-    parts = {name: _text(value) for name, value in values.items()}
-    current = [*_text("The picture as it is now: "), dict(IMAGE_PART), *_text("\n")]
+        given += [*as_text(f"Given picture {number}: "), dict(IMAGE_PART), *as_text("\n")]
+    parts = {name: as_text(value) for name, value in values.items()}
+    current = [*as_text("The picture as it is now: "), dict(IMAGE_PART), *as_text("\n")]
     parts |= {"given": given, "current": [] if image is None else current}
-    messages = _messages(_sections("full", "analyzer"), parts, "json", user=task)
+    messages = chat_messages(_sections("full", "analyzer"), parts, "json", user=task)
     return Conversation(messages, [*references, *filter(None, [image])])
 
 
