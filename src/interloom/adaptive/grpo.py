@@ -30,7 +30,7 @@ from interloom.errors import InterloomError
 from interloom.seeding import derive_seed
 from interloom.train import preflight, together
 from interloom.train.data import split_held_out
-from interloom.train.sft import accumulation, finish, prepare, train, trainer_arguments
+from interloom.train.sft import accumulation, prepare, train, trainer_arguments, write_figures
 from interloom.train.watch import Metrics, Watch
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Rollouts:
     def __init__(self, reasoner: AdaptiveReasoner, prompts: dict[str, Prompt], seed: int) -> None:
         self.reasoner, self.prompts, self.seed = reasoner, prompts, seed
 
-    def __call__(self, names: list[str], trainer: Any) -> dict[str, list[Any]]:
+    def __call__(self, names: list[str], trainer: Any) -> dict[str, list[Any] | None]:
         """Tokens of prompts and completions, and a mask of those that the model chose.
 
         What the form forces (a picture's size, row ends and end) had no alternative, and is left
@@ -252,4 +252,4 @@ def run(settings: Settings, stage: StageRun) -> None:
     )
     train(trainer, watch, stage)
     export(stage.work / "best", stage.out("adaptive-rl"), unified)
-    finish(watch, stage)
+    write_figures(watch, stage)

@@ -21,7 +21,7 @@ from interloom.errors import InterloomError
 from interloom.train import together
 from interloom.train.batches import LikeLengthsSFTTrainer
 from interloom.train.data import split_held_out
-from interloom.train.sft import accumulation, finish, prepare, train, trainer_arguments
+from interloom.train.sft import accumulation, prepare, train, trainer_arguments, write_figures
 from interloom.train.watch import Metrics, Watch, replace_folder
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def run(settings: Settings, stage: StageRun) -> None:
     )
     train(trainer, watch, stage)
     export(stage.work / "best", stage.out("adaptive-sft"), unified)
-    finish(watch, stage)
+    write_figures(watch, stage)
 
 
 def save(trainer: Any, unified: UnifiedModel, folder: Path | None) -> None:

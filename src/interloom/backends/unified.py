@@ -14,7 +14,7 @@ differ.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -433,9 +433,12 @@ class UnifiedModel:
             StreamError: a picture is cut off or not of its form.
         """
         spans = self.stream.spans(tokens)
-        drawn = iter(self.decode_pictures([span for is_picture, span in spans if is_picture]))
+        drawn: Iterator[Segment] = iter(
+            self.decode_pictures([span for is_picture, span in spans if is_picture])
+        )
         return [
-            next(drawn) if is_picture else self.tokenizer.decode(span) for is_picture, span in spans
+            next(drawn) if is_picture else str(self.tokenizer.decode(span))
+            for is_picture, span in spans
         ]
 
     def prompt(self, segments: Sequence[Segment], *, draw: bool = True) -> list[int]:

@@ -320,6 +320,12 @@ def finish(
             merge=settings.lora_rank > 0,
             weights_dtype=settings.weights_dtype,
         )
+    write_figures(watch, stage, further)
+
+
+def write_figures(watch: Watch, stage: StageRun, further: Metrics | None = None) -> None:
+    """The best evaluation (and what else is given) as the stage's metrics, and the curve of all."""
+    if ranks.rank() == 0:
         stage.out("metrics").parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**watch.best, **(further or {})}, indent=2, sort_keys=True)
         stage.out("metrics").write_text(text + "\n")
