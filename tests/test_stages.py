@@ -17,8 +17,10 @@ from interloom.stages import (
     cells,
     downstream,
     find_stage,
+    listed,
     to_dvc,
     upstream,
+    wanted_stages,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -26,10 +28,16 @@ ROOT = Path(__file__).parent.parent
 
 def test_dvc_yaml_says_what_the_list_says() -> None:
     written: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
-    listed = to_dvc({spec.name: code_of(spec.module) for spec in STAGES})
-    for name, stage in listed["stages"].items():
+    said = to_dvc({spec.name: code_of(spec.module) for spec in listed(ROOT)})
+    for name, stage in said["stages"].items():
         assert written["stages"].get(name) == stage, f"{name}: run `interloom stages --write`"
-    assert list(written["stages"]) == list(listed["stages"])
+    assert list(written["stages"]) == list(said["stages"])
+
+
+def test_the_adaptive_stages_are_listed_once_their_miniature_is_there(tmp_path: Path) -> None:
+    assert {spec.system for spec in listed(tmp_path)} == {"agents"}
+    (tmp_path / "data/umm").mkdir(parents=True)
+    assert listed(tmp_path) == list(STAGES)
 
 
 def test_every_dependency_is_made_by_an_earlier_stage_or_shipped() -> None:
@@ -67,7 +75,19 @@ def test_order_follows_the_graph() -> None:
         "grpo-critic", "generate", "evaluate", "report", "register",
     ]  # fmt: skip
     assert [spec.name for spec in upstream(find_stage("evaluate"))] == ["generate"]
-    assert downstream("prompts") == list(STAGES)
+    assert downstream("prompts") == [spec for spec in STAGES if spec.system == "agents"]
+
+
+def test_a_lifecycle_runs_the_stages_of_one_system() -> None:
+    agents = wanted_stages(None, None)
+    assert agents == [spec.name for spec in STAGES if spec.system == "agents"]
+    assert agents[0] == "prompts" and agents[-1] == "register"
+    adaptive = wanted_stages(None, None, "adaptive")
+    assert adaptive[0] == "adaptive-data" and not set(adaptive) & set(agents)
+    assert wanted_stages("adaptive-data", None) == adaptive, "a named stage says which system"
+    assert wanted_stages(None, "adaptive-data") == ["adaptive-data"]
+    with pytest.raises(InterloomError, match="'prompts' is not of the system 'adaptive'"):
+        wanted_stages("prompts", None, "adaptive")
 
 
 def test_a_matrix_has_a_cell_for_each_value() -> None:

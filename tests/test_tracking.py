@@ -99,6 +99,7 @@ def test_run_carries_data_params_and_provenance(recorded: Project) -> None:
     commit = recorded.run("git", "rev-parse", "HEAD").stdout.strip()
     assert tags["mlflow.source.git.commit"] == commit
     assert tags["dvc.stage"] == "squares"
+    assert tags["mlflow.note.content"].startswith("Square them, one file each")
     assert tags["interloom.host"] == socket.gethostname()
     assert json.loads(tags["interloom.packages"])["mlflow"]
     assert run.data.metrics["system.duration_seconds"] > 0

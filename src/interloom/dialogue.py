@@ -13,13 +13,14 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any, Literal, NamedTuple, NoReturn, get_args
 
 from interloom import images
-from interloom.records import Critique, Plan, Request, Step
+from interloom.records import Critique, Plan, Request, Segment, Step
 from interloom.roles import CritiqueCase, JudgeCase
 
 Style = Literal["short", "full"]
@@ -153,6 +154,37 @@ def judge_messages(case: JudgeCase) -> Conversation:
         _sections("full", "judge"), {"prompt": as_text(case.prompt)}, "json", user=user
     )
     return Conversation(messages, [*filter(None, [case.before]), case.after])
+
+
+AnalyzerTask = Literal[
+    "evaluate", "reflect", "diagnose", "decompose", "rate_reflection", "rate_step"
+]
+
+
+def analyzer_messages(
+    task: AnalyzerTask,
+    references: Sequence[bytes],
+    image: bytes | None,
+    values: Mapping[str, str],
+) -> Conversation:
+    """The analyzer's prompt (SAIR §3.1): the given pictures, the result if there is one, the
+    instruction and whatever else the task speaks of."""
+    given: list[Part] = []
+    for number, _ in enumerate(references, 1):
+        given += [*as_text(f"Given picture {number}: "), dict(IMAGE_PART), *as_text("\n")]
+    parts = {name: as_text(value) for name, value in values.items()}
+    current = [*as_text("The picture as it is now: "), dict(IMAGE_PART), *as_text("\n")]
+    parts |= {"given": given, "current": [] if image is None else current}
+    messages = chat_messages(_sections("full", "analyzer"), parts, "json", user=task)
+    return Conversation(messages, [*references, *filter(None, [image])])
+
+
+UNIFIED_USER, UNIFIED_ASSISTANT = "USER: ", " ASSISTANT:"
+
+
+def unified_prompt(instruction: str, references: Sequence[bytes] = ()) -> list[Segment]:
+    """A turn of Emu3's chat up to where the model begins: the pictures, then the text."""
+    return [UNIFIED_USER, *references, f"{instruction}{UNIFIED_ASSISTANT}"]
 
 
 def answer_message(text: str) -> dict[str, Any]:

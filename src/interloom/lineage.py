@@ -83,7 +83,7 @@ def record(root: Path, folder: Path, *, read: Sequence[Path], datasets: Sequence
     way = [*sets, *(out for maker in graph.above(sets) for out in graph.outs(maker))]
     targets = graph.last(list(digests))
     stages = [*graph.above(list(digests)), *targets]
-    found = provenance()
+    found = provenance(root)
     status = git("-C", str(root), "status", "--porcelain", "--", ".").splitlines()
     lineage = Lineage(
         commit=found["mlflow.source.git.commit"],

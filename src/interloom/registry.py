@@ -234,7 +234,7 @@ def example_table(example: Mapping[str, Any]) -> Any:
 
 def tags_of(stage: StageRun) -> dict[str, str]:
     """Where a version comes from: data digests, git, packages."""
-    found = provenance()
+    found = provenance(Path.cwd())
     tags = {f"data.{name}": digest(stage.dep(name)) for name in DATA}
     kept = ("mlflow.source.git.commit", "interloom.git_dirty", "interloom.packages")
     return tags | {name.removeprefix("mlflow."): found[name] for name in kept}

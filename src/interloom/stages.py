@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
 from interloom.errors import InterloomError
 from interloom.settings import Settings
 
 NO_PATHS: Mapping[str, str] = {}
+System = Literal["agents", "adaptive"]
+"""The two systems: planner and critic around a generator, and the unified model."""
 ITEM = "${item.value}"
 """In a path: the value of a matrix's cell, as DVC writes it."""
 
@@ -35,7 +37,9 @@ class StageSpec:
     metrics: Mapping[str, str] = field(default_factory=dict)
     """JSON files of numbers, kept in git."""
     plots: Mapping[str, str] = field(default_factory=dict)
-    """CSV files with a header, or drawings."""
+    """CSV files with a header, or drawings; how `dvc plots` draws them is said by their names."""
+    system: System = "agents"
+    """Which system's lifecycle it belongs to."""
     matrix: str = ""
     """Key of a list in the params file (``evaluate.benchmarks``): the stage runs once for each of
     its values, as ``NAME@VALUE``, and ``ITEM`` in its paths stands for the value."""
@@ -72,9 +76,19 @@ CRITIC_RL = {"critic-rl": "outputs/models/critic-rl"}
 CURVES = {
     f"curve-{name}": f"plots/{name}.csv" for name in ("sft-planner", "sft-critic", "grpo-critic")
 }
+UMM = {"umm": "data/umm"}
+ADAPTIVE_DATA = {"adaptive-data": "outputs/adaptive-data"}
+ADAPTIVE_SFT = {"adaptive-sft": "outputs/models/adaptive-sft"}
+ADAPTIVE_VERDICT = {"adaptive-verdict": "outputs/adaptive-validation/result.json"}
 ANSWERS = {"answers": "outputs/answers"}
 EVALUATION = {"evaluation": "outputs/evaluation"}
 REPORT = {"report": "reports"}
+DRAWN: Mapping[str, Mapping[str, str]] = {
+    "yield": {"template": "yields", "x": "rows", "y": "step"},
+    "curve": {"template": "curves", "x": "step", "y": "value"},
+    "scores": {"template": "scores", "x": "system", "y": "score"},
+}
+"""How `dvc plots` draws the CSV files, which have one row a value: templates of ``.dvc/plots``."""
 
 STAGES: tuple[StageSpec, ...] = (
     StageSpec(
@@ -190,6 +204,49 @@ STAGES: tuple[StageSpec, ...] = (
         deps=PLANNER_SFT | CRITIC_RL | GENERATORS | PLANNER_DATA | CRITIC_DATA | EVALUATION,
         outs={"registration": "outputs/registration.json"},
     ),
+    StageSpec(
+        name="adaptive-data",
+        summary="escalate requests to stories: first try, reflections, plans",
+        module="interloom.adaptive.data",
+        sections=("adaptive_data", "models", "teacher", "unified"),
+        deps=UMM | GENERATORS,
+        outs=ADAPTIVE_DATA,
+        metrics={"metrics": "metrics/adaptive-data.json"},
+        plots={"yield": "plots/adaptive-data.csv", "flow": "plots/adaptive-data.svg"},
+        system="adaptive",
+    ),
+    StageSpec(
+        name="validate-adaptive",
+        summary="stop the adaptive lifecycle unless its stories meet their expectations",
+        module="interloom.adaptive.expectations",
+        sections=("adaptive_data", "models", "unified"),
+        deps=ADAPTIVE_DATA,
+        outs={"adaptive-validation": "outputs/adaptive-validation"},
+        metrics={"metrics": "metrics/validate-adaptive.json"},
+        system="adaptive",
+    ),
+    StageSpec(
+        name="sft-adaptive",
+        summary="fine-tune the unified model on stories, with selective loss masking",
+        module="interloom.adaptive.sft",
+        sections=("adaptive_data", "models", "sft_adaptive", "teacher", "unified"),
+        deps=ADAPTIVE_DATA | ADAPTIVE_VERDICT | UMM,
+        outs=ADAPTIVE_SFT,
+        metrics={"metrics": "metrics/sft-adaptive.json"},
+        plots={"curve": "plots/sft-adaptive.csv"},
+        system="adaptive",
+    ),
+    StageSpec(
+        name="grpo-adaptive",
+        summary="improve the unified model's choice of mode by RL on whole trajectories",
+        module="interloom.adaptive.grpo",
+        sections=("adaptive_data", "grpo_adaptive", "models", "teacher", "unified"),
+        deps=ADAPTIVE_DATA | ADAPTIVE_VERDICT | ADAPTIVE_SFT,
+        outs={"adaptive-rl": "outputs/models/adaptive-rl"},
+        metrics={"metrics": "metrics/grpo-adaptive.json"},
+        plots={"curve": "plots/grpo-adaptive.csv"},
+        system="adaptive",
+    ),
 )
 
 
@@ -244,6 +301,11 @@ def _touch(path: PurePosixPath, outs: Iterator[str]) -> bool:
     )
 
 
+def maker(path: str) -> StageSpec | None:
+    """The stage that writes ``path`` or a folder around it; none for shipped data."""
+    return next((spec for spec in STAGES if _touch(PurePosixPath(path), _all(spec))), None)
+
+
 def downstream(name: str) -> list[StageSpec]:
     """``name`` and every stage that needs it, directly or not, in the order of the list."""
     reached = {find_stage(name).name}
@@ -253,22 +315,38 @@ def downstream(name: str) -> list[StageSpec]:
     return [spec for spec in STAGES if spec.name in reached]
 
 
-def wanted_stages(from_stage: str | None, only: str | None) -> list[str]:
-    """Names of the stages to run: all, one, or one and what needs it."""
+def wanted_stages(
+    from_stage: str | None, only: str | None, system: System | None = None
+) -> list[str]:
+    """Names of the stages to run: those of a system, one, or one and what needs it.
+
+    Without a system, a stage that is named says which one, and else it is the agents'.
+    """
     if from_stage and only:
         raise InterloomError("give --from or --only, not both")
+    named = from_stage or only
+    system = system or (find_stage(named).system if named else "agents")
+    chosen: Sequence[StageSpec] = downstream(from_stage) if from_stage else STAGES
     if only:
-        return [find_stage(only).name]
-    return [spec.name for spec in (downstream(from_stage) if from_stage else STAGES)]
+        chosen = [find_stage(only)]
+    names = [spec.name for spec in chosen if spec.system == system]
+    if not names:
+        raise InterloomError(f"stage {named!r} is not of the system {system!r}")
+    return names
 
 
 def _all(spec: StageSpec) -> Iterator[str]:
     yield from spec.products.values()
 
 
+def listed(root: Path) -> list[StageSpec]:
+    """The stages that ``dvc.yaml`` has: the adaptive system's only where its miniature is."""
+    return [spec for spec in STAGES if spec.system == "agents" or (root / UMM["umm"]).exists()]
+
+
 def to_dvc(code: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     """The content of ``dvc.yaml``; ``code`` gives each stage's source files (``code.py``)."""
-    return {"stages": {spec.name: _dvc_stage(spec, code[spec.name]) for spec in STAGES}}
+    return {"stages": {name: _dvc_stage(find_stage(name), code[name]) for name in code}}
 
 
 def _dvc_stage(spec: StageSpec, code: tuple[str, ...]) -> dict[str, Any]:
@@ -285,5 +363,6 @@ def _dvc_stage(spec: StageSpec, code: tuple[str, ...]) -> dict[str, Any]:
     if spec.metrics:
         entry["metrics"] = [{path: {"cache": False}} for path in sorted(spec.metrics.values())]
     if spec.plots:
-        entry["plots"] = sorted(spec.plots.values())
+        plots = sorted((path, name) for name, path in spec.plots.items())
+        entry["plots"] = [{path: dict(DRAWN[n])} if n in DRAWN else path for path, n in plots]
     return entry

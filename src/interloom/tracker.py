@@ -71,7 +71,7 @@ class StageRecord:
             found.experiment_id if found else client.create_experiment(self.start["experiment"])
         )
         self.client = client
-        self.facts = provenance()
+        self.facts = provenance(Path(self.start["root"]))
         self.parent = self._parent()
         known = self.folder / "run_id"
         if known.exists():

@@ -58,7 +58,7 @@ def document(body: str) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>interloom report</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{style}</style></head><body>{body}<script>{script}</script></body></html>\n"
+        f"<style>{style}{gallery.style()}</style></head><body>{body}<script>{script}</script></body></html>\n"
     )
 
 

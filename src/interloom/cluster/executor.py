@@ -105,7 +105,7 @@ class _Run:
         name = names.job_name(spec.name, self.identity.key)
         self.api = Api(self.options, self.say)
         self.services = Services(self.api, self.options, self.pods, name, self.say)
-        checkout = provenance()
+        checkout = provenance(root)
         origin = names.Origin(lifecycle_id() or "", checkout["mlflow.source.git.commit"])
         given = ("--params", manifests.PARAMS, "--inputs", manifests.INPUTS)
         self.work = Work(

@@ -221,14 +221,14 @@ def question(rng: random.Random) -> Draft:
 
 
 SHARES: tuple[tuple[Writer, float], ...] = (
-    (picture, 0.15),
-    (composition, 0.06),
+    (picture, 0.13),
+    (composition, 0.05),
     (riddle_picture, 0.11),
-    (edits, 0.38),
-    (reasoning, 0.08),
-    (procedure, 0.11),
-    (begun_procedure, 0.07),
-    (question, 0.04),
+    (edits, 0.47),
+    (reasoning, 0.07),
+    (procedure, 0.09),
+    (begun_procedure, 0.05),
+    (question, 0.03),
 )
 """What the requests consist of; the shares add up to 1. Edits of what is there are what generators
 fail at, and a critic learns from failures: they are the largest part."""
