@@ -1,9 +1,10 @@
 # make install   a virtual environment in .venv with everything
 # make demo      the whole lifecycle at pocket scale, then where to look
+# make demo-adaptive   the adaptive system's stages at pocket scale
 # make test      the tests (make test-slow: those that take minutes each, such as killing every stage)
 # make ui        MLflow and Prefect on the results
 # make lint      ruff and pyright
-.PHONY: install data demo test test-slow ui lint doctor
+.PHONY: install data demo demo-adaptive test test-slow ui lint doctor
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,6 +21,9 @@ $(BIN)/interloom: pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/interloom lifecycle
+
+demo-adaptive: install
+	$(BIN)/interloom lifecycle --system adaptive
 
 # The shipped models, out of the repository's own remote.
 data: install

@@ -29,12 +29,14 @@ class Display:
         self._took: dict[str, float] = {}
         self._note: dict[str, str] = {}
         self._live: Any = None
+        self._opened = time.monotonic()
 
     def open(self, names: list[str]) -> None:
         """Begin to draw, with these stages waiting."""
         from rich.live import Live
 
         self._status = dict.fromkeys(names, "waiting")
+        self._opened = time.monotonic()
         self._live = Live(get_renderable=self._render, refresh_per_second=4, transient=False)
         self._live.start()
 
@@ -74,9 +76,10 @@ class Display:
         """A line that the stage printed; the last one stands beside it until progress comes."""
         with self._lock:
             if not self._note.get(stage, "").startswith(("█", "░")):
-                self._note[stage] = text
+                self._note[stage] = text.removeprefix(f"{stage}: ")
 
     def _render(self) -> Any:
+        from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
@@ -93,4 +96,7 @@ class Display:
                     Text(self._note.get(stage) or ("" if status == "waiting" else status),
                          style="dim", overflow="ellipsis", no_wrap=True),
                 )  # fmt: skip
-        return table
+            ended = sum(status not in ("waiting", "running") for status in self._status.values())
+            took = clock(time.monotonic() - self._opened)
+            whole = f"{ended} of {len(self._status)} stages · {took}"
+        return Group(table, Text(f"  {whole}", style="dim"))

@@ -10,6 +10,7 @@ from prefect.client.schemas.objects import State
 from flows.group import run_group
 
 STAGES = (
+    "generate",
     "evaluate",
     "report",
 )

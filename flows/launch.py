@@ -12,14 +12,19 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interloom import dvc_state
+from interloom.cli import find_project
 from interloom.errors import InterloomError
 from interloom.progress import clock
+from interloom.stages import System, all_cells, listed, wanted_stages
+
+if TYPE_CHECKING:
+    from prefect import Flow
 
 PR_SET_PDEATHSIG = 1
 SERVER_PATIENCE = 180.0
@@ -130,6 +135,9 @@ def launch(
     from_stage: str | None,
     only: str | None,
     force: bool,
+    timeout_minutes: float | None,
+    retries: int | None,
+    system: System | None = None,
 ) -> int:
     """Run the lifecycle flow here and show it; the exit status (1 after a failure)."""
     live = sys.stderr.isatty() and sys.stdout.isatty()
@@ -138,10 +146,16 @@ def launch(
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "ERROR")
     # Prefect sends a SIGTERM on to us when its flow has ended by it: then our server ends too.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    names = wanted_stages(from_stage, only, system)
+    if not {spec.name for spec in listed(root)}.issuperset(names):
+        raise InterloomError(
+            f"{names[0]} starts from data/umm, which is not shipped yet: train it by `interloom "
+            "pocket train umm`, then `interloom stages --write` lists its stages"
+        )
     began = time.monotonic()
     for line in dvc_state.repair(root):
         print(line)
-    if not force and profile is None and _up_to_date(root, from_stage, only):
+    if not force and profile is None and _up_to_date(root, names):
         print("Everything is up to date: DVC found no stage to run.")
         return 0
     if not live:
@@ -149,16 +163,23 @@ def launch(
     with prefect_server(root) as url:
         from flows.lifecycle import lifecycle
         from flows.stage import display
-        from interloom.stages import wanted_stages
+        from interloom.settings import load_settings
 
         if live:
             print(f"Prefect shows this lifecycle at {url} while it runs")
-            display.open(wanted_stages(from_stage, only))
+            display.open(all_cells(names, load_settings(root / "params.yaml")))
         error: BaseException | None = None
         result: Any = None
         try:
             result = lifecycle(
-                project=str(root), profile=profile, from_stage=from_stage, only=only, force=force
+                project=str(root),
+                profile=profile,
+                from_stage=from_stage,
+                only=only,
+                force=force,
+                timeout_minutes=timeout_minutes,
+                retries=retries,
+                system=system,
             )
         except Exception as caught:
             error = caught  # the flow's own failure, whatever a stage raised; told below
@@ -175,11 +196,8 @@ def launch(
     return 0
 
 
-def _up_to_date(root: Path, from_stage: str | None, only: str | None) -> bool:
+def _up_to_date(root: Path, names: list[str]) -> bool:
     """Whether DVC finds nothing to do, so that no server need be started to learn it."""
-    from interloom.stages import wanted_stages
-
-    names = wanted_stages(from_stage, only)
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "status", "--json", *names],
         cwd=root, capture_output=True, text=True, check=False,
@@ -196,9 +214,22 @@ def _where_to_look(root: Path, took: str) -> list[str]:
     return lines
 
 
-def launch_alone(flow: Callable[..., Any]) -> None:
-    """Run one sub-flow on the present folder, as ``python -m flows.NAME`` does."""
-    root = Path.cwd()
+def launch_alone(flow: Flow[..., Any]) -> None:
+    """Run one sub-flow on the project here, as ``python -m flows.NAME`` does.
+
+    Exits with 1 after a failure, whose reason is the last line, and with 2 outside of a project.
+    """
+    try:
+        root = find_project()
+        for line in dvc_state.repair(root):
+            print(line)
+    except InterloomError as error:
+        print(f"interloom: {error}", file=sys.stderr)
+        sys.exit(2)
     with prefect_server(root) as url:
         print(f"Prefect: {url}", flush=True)
-        flow(project=str(root))
+        try:
+            flow(project=str(root))
+        except Exception as error:  # the flow's own failure, whatever a stage raised
+            print(f"interloom: {flow.name} failed: {error}", file=sys.stderr)
+            sys.exit(1)

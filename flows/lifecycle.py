@@ -9,11 +9,11 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
 
-from flows import dataset, evaluation, grpo, registration, sft, validation
+from flows import adaptive, dataset, evaluation, grpo, registration, sft, validation
 from flows.group import until_cancelled
 from flows.stage import fetch_data, make_plan, project_folder
 from interloom.settings import load_settings, use_profile
-from interloom.stages import wanted_stages
+from interloom.stages import System, wanted_stages
 
 PARTS: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
     (dataset.dataset, dataset.STAGES),
@@ -22,6 +22,7 @@ PARTS: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
     (grpo.grpo, grpo.STAGES),
     (evaluation.evaluation, evaluation.STAGES),
     (registration.registration, registration.STAGES),
+    (adaptive.adaptive, adaptive.STAGES),
 )
 
 
@@ -34,8 +35,9 @@ def lifecycle(
     timeout_minutes: float | None = None,
     retries: int | None = None,
     force: bool = False,
+    system: System | None = None,
 ) -> dict[str, str] | State[Any]:
-    """Run the lifecycle.
+    """Run the lifecycle of one of the two systems.
 
     Args:
         project: project folder; the present one if not given.
@@ -45,9 +47,10 @@ def lifecycle(
         timeout_minutes: per stage; the params file's if not given.
         retries: per stage; the params file's if not given.
         force: run stages even if DVC finds them up to date.
+        system: whose stages; those of ``from_stage`` or ``only``, else the agents', if not given.
     """
     root = project_folder(project)
-    names = wanted_stages(from_stage, only)
+    names = wanted_stages(from_stage, only, system)
     if profile is not None:
         print(use_profile(root, profile))
     plan = make_plan(root, timeout_minutes=timeout_minutes, retries=retries, force=force)

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import re
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger, task
-from prefect.artifacts import (
-    create_image_artifact,
-    create_link_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run
@@ -30,16 +21,14 @@ from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import child
+from flows.artifacts import ProgressArtifacts, publish, publish_picture
 from flows.display import Display
 from interloom.errors import InterloomError
-from interloom.progress import Report, from_event
-from interloom.settings import OrchestrationSettings, load_settings
-from interloom.stages import StageSpec, find_stage, upstream
+from interloom.progress import RUN_PREFIX, from_event, from_picture
+from interloom.settings import LimitSettings, OrchestrationSettings, load_settings
+from interloom.stages import StageSpec, all_cells, find_stage, upstream
 from interloom.tracking import this_process
 
-PROGRESS_SECONDS = 2.0
-"""Least time between two updates of a progress artifact."""
-PICTURE_BYTES = 300_000
 USER_ERROR = re.compile(r"failed to run: .*, exited with 2$")
 UP_TO_DATE = re.compile(r"^Stage '.*' didn't change, skipping$")
 HINTS = re.compile(
@@ -62,15 +51,28 @@ class UserError(StageFailedError):
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What one stage may take, and how often it is tried again."""
+
+    timeout_seconds: float
+    retries: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """How the stages of a flow run are to be executed."""
 
     root: Path
-    timeout_seconds: float
-    retries: int
+    usual: Limits
+    single: Mapping[str, Limits]
+    """Of stages for which they are not the usual ones."""
     retry_delay_seconds: float
     parallel: int
     force: bool
+
+    def limits(self, name: str) -> Limits:
+        """Those of a stage."""
+        return self.single.get(name, self.usual)
 
 
 def make_plan(
@@ -80,13 +82,20 @@ def make_plan(
     retries: int | None = None,
     force: bool = False,
 ) -> Plan:
-    """The plan of the params file (section ``orchestration``), with what the caller overrides."""
+    """The plan of the params file (section ``orchestration``), with what the caller overrides.
+
+    What the caller says holds for every stage.
+    """
     wanted: OrchestrationSettings = load_settings(root / "params.yaml").orchestration
+
+    def limits(section: LimitSettings) -> Limits:
+        minutes = section.timeout_minutes if timeout_minutes is None else timeout_minutes
+        return Limits(60 * minutes, section.retries if retries is None else retries)
+
     return Plan(
         root=root,
-        timeout_seconds=60
-        * (wanted.timeout_minutes if timeout_minutes is None else timeout_minutes),
-        retries=wanted.retries if retries is None else retries,
+        usual=limits(wanted),
+        single={find_stage(name).name: limits(one) for name, one in wanted.stages.items()},
         retry_delay_seconds=wanted.retry_delay_seconds,
         parallel=wanted.parallel_stages,
         force=force,
@@ -104,18 +113,21 @@ def project_folder(project: str | None) -> Path:
 def run_stages(names: Sequence[str], plan: Plan) -> dict[str, str]:
     """Run the stages in the order of their graph; what came of each, by name.
 
-    Stages that do not need each other run side by side, at most ``plan.parallel`` at once. After a
-    failure those that do not need the failed one still run; then its error is raised.
+    A matrix's cells are run each by itself. Stages that do not need each other run side by side, at
+    most ``plan.parallel`` at once. After a failure those that do not need the failed one still run;
+    then its error is raised.
     """
     runner = ThreadPoolTaskRunner(max_workers=plan.parallel)
+    cells = all_cells(names, load_settings(plan.root / "params.yaml"))
     futures: dict[str, PrefectFuture[Any]] = {}
     with runner:
-        for name in names:
-            before = [futures[up.name] for up in upstream(find_stage(name)) if up.name in futures]
+        for name in cells:
+            above = {up.name for up in upstream(find_stage(name))}
+            before = [known for cell, known in futures.items() if cell.partition("@")[0] in above]
             run = stage_task.with_options(
                 name=name,
                 task_run_name=name,
-                retries=plan.retries,
+                retries=plan.limits(name).retries,
                 retry_delay_seconds=plan.retry_delay_seconds,
             )
             futures[name] = runner.submit(
@@ -148,7 +160,7 @@ def stage_task(name: str, plan: Plan) -> State[Any]:
             command,
             cwd=plan.root,
             env=_environment(),
-            timeout=plan.timeout_seconds,
+            timeout=plan.limits(name).timeout_seconds,
             on_line=listener.hear,
         )
     except (TimeoutError, InterruptedError):
@@ -161,7 +173,7 @@ def stage_task(name: str, plan: Plan) -> State[Any]:
         display.end(name, "up to date")
         return Completed(name="Cached", message=f"{name} is up to date")
     seconds = time.monotonic() - began
-    _publish(spec, plan.root, seconds)
+    publish(spec, plan.root, seconds, listener.run_id)
     display.end(name, "done")
     return Completed(message=f"{name} took {seconds:.1f} s")
 
@@ -172,7 +184,8 @@ class _Listener:
     def __init__(self, spec: StageSpec) -> None:
         self._spec, self._log = spec, get_run_logger()
         self._last: list[str] = []
-        self._artifacts: dict[str, tuple[Any, float]] = {}
+        self._progress = ProgressArtifacts(spec.name)
+        self.run_id = ""
         self.cached = False
         self._user_error = False
 
@@ -180,7 +193,14 @@ class _Listener:
         report = from_event(line)
         if report is not None:
             display.report(report)
-            self._show(report)
+            self._progress.show(report)
+            return
+        picture = from_picture(line)
+        if picture is not None:
+            publish_picture(self._spec.name, *picture)
+            return
+        if line.startswith(RUN_PREFIX):
+            self.run_id = line.removeprefix(RUN_PREFIX)
             return
         if UP_TO_DATE.match(line) or RESTORED.match(line):
             self.cached = True
@@ -198,21 +218,6 @@ class _Listener:
         kind = UserError if self._user_error else StageFailedError
         return kind(f"stage {self._spec.name} failed (dvc exit status {status}):\n{text}")
 
-    def _show(self, report: Report) -> None:
-        """Keep one progress artifact per counted piece of work."""
-        if not report.total:
-            return
-        percent = min(100.0, 100 * report.done / report.total)
-        known = self._artifacts.get(report.what)
-        now = time.monotonic()
-        if known is None:
-            key = _key(self._spec.name, report.what)
-            artifact = create_progress_artifact(percent, key=key, description=report.line())
-            self._artifacts[report.what] = (artifact, now)
-        elif report.done >= report.total or now - known[1] >= PROGRESS_SECONDS:
-            update_progress_artifact(known[0], percent, description=report.line())
-            self._artifacts[report.what] = (known[0], now)
-
 
 def _environment() -> dict[str, str]:
     """What the child is told about the flow that runs it."""
@@ -225,57 +230,12 @@ def _environment() -> dict[str, str]:
         "INTERLOOM_FLOW_RUN_NAME": str(flow_run.name),
         "INTERLOOM_FLOW_RUN_URL": str(flow_run.ui_url or ""),
         "PYTHONUNBUFFERED": "1",
+        # Bars of libraries, drawn over and over, are noise in a log; stages report themselves.
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
     # The environment of this very Python first: `interloom` and `dvc` are found beside it.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {**os.environ, "PATH": path, **here}
-
-
-def _publish(spec: StageSpec, root: Path, seconds: float) -> None:
-    """Result artifacts of a stage: numbers, files, a link to the MLflow run's place, pictures."""
-    import yaml
-
-    rows: list[dict[str, Any]] = [{"what": "seconds", "value": f"{seconds:.1f}"}]
-    for path in spec.metrics.values():
-        numbers = json.loads((root / path).read_text(encoding="utf-8"))
-        rows += [{"what": key, "value": str(value)} for key, value in _leaves(numbers)]
-    create_table_artifact(rows, key=_key(spec.name, "result"), description=spec.summary)
-    lock = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))
-    outs = lock["stages"].get(spec.name, {}).get("outs", [])
-    files = [
-        {"path": out["path"], "md5": out["md5"], "bytes": str(out["size"]),
-         "files": str(out.get("nfiles", 1))}
-        for out in outs
-    ]  # fmt: skip
-    create_table_artifact(
-        files, key=_key(spec.name, "files"), description="outputs as DVC has them"
-    )
-    mlflow = os.environ.get("INTERLOOM_MLFLOW_URL", "http://127.0.0.1:5000")
-    create_link_artifact(mlflow, link_text="runs in MLflow (`interloom ui`)",
-                         key=_key(spec.name, "mlflow"))  # fmt: skip
-    for picture in _pictures(spec, root):
-        encoded = base64.b64encode(picture.read_bytes()).decode()
-        create_image_artifact(
-            f"data:image/png;base64,{encoded}", key=_key(spec.name, picture.stem),
-            description=str(picture.relative_to(root)),
-        )  # fmt: skip
-
-
-def _pictures(spec: StageSpec, root: Path) -> list[Path]:
-    """At most three small pictures right in the stage's output folders."""
-    found = [path for out in spec.outs.values() for path in sorted((root / out).glob("*.png"))]
-    return [path for path in found if path.stat().st_size <= PICTURE_BYTES][:3]
-
-
-def _leaves(values: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    if isinstance(values, dict):
-        return [leaf for key, value in values.items() for leaf in _leaves(value, f"{prefix}{key}.")]
-    return [(prefix.rstrip("."), values)]
-
-
-def _key(*words: str) -> str:
-    """An artifact key: lower-case letters, digits and dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(words).lower()).strip("-")
 
 
 def fetch_data(plan: Plan) -> None:
@@ -289,7 +249,7 @@ def fetch_data(plan: Plan) -> None:
         [dvc, "pull", "data.dvc"],
         cwd=plan.root,
         env=_environment(),
-        timeout=plan.timeout_seconds,
+        timeout=plan.usual.timeout_seconds,
         on_line=log.info,
     )
     if status:

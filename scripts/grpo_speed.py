@@ -3,7 +3,9 @@
 The same GRPO steps (shipped VLM, N = 8) three times in turn, with a generator that answers after
 SECONDS and takes LANES calls at a time, as a server does: rewards asked for one after the other,
 rewards of a step in one batch, and rewards begun while the policy still writes. Prints steps per
-minute and the share of the time spent waiting for rewards.
+minute and the share of the time spent waiting for rewards. The critic is that of the project
+folder (stage ``sft-critic``). Three seconds are what a picture of a large generator and the answer
+of a remote judge take together.
 """
 
 from __future__ import annotations
@@ -104,7 +106,7 @@ def measure(root: Path, name: str, options: GrpoSettings, server: Server) -> Non
           f"{sum(waits) / seconds[0]:.0%} of the time spent waiting", flush=True)  # fmt: skip
 
 
-def main(steps: str = "6", seconds: str = "0.5", lanes: str = "16") -> None:
+def main(steps: str = "4", seconds: str = "3", lanes: str = "16") -> None:
     options = load_settings().grpo_critic.model_copy(
         update={
             "max_steps": int(steps), "batch_size": PROMPTS, "group_size": GROUP,

@@ -2,8 +2,8 @@
 
 Prints for each skill of the vision-language model the shares of answer tokens and of whole answers
 that are right (teacher-forced, fresh lessons); how many scenes are still read right after one to
-four passes through the generator's autoencoder; and how well made the right pictures of both
-generators are.
+four passes through the generator's autoencoder; how well made the right pictures of both
+generators are; and what the unified model sees, draws, edits and describes (held out, greedy).
 """
 
 # pyright: reportArgumentType=false
@@ -22,12 +22,15 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from interloom import images
 from interloom.backends.transformers import ImageOnlyQwen3VLProcessor
+from interloom.backends.unified import UnifiedModel
 from interloom.pocket import verifier
 from interloom.pocket.foundation import generator as miniature
 from interloom.pocket.foundation import skills
 from interloom.pocket.foundation.eye import Eye
 from interloom.pocket.foundation.shipped import load_autoencoder, load_generator
+from interloom.pocket.foundation.umm import umm_figures
 from interloom.pocket.foundation.vlm import skill_accuracy
+from interloom.pocket.foundation.vq import vq_figures
 from interloom.pocket.render import render_array
 from interloom.pocket.scene import apply, random_scene
 from interloom.roles import GenerationJob
@@ -85,11 +88,21 @@ def workmanship(data: Path) -> None:
               f"5/25/50/75/95 %: {shown}", flush=True)  # fmt: skip
 
 
+def umm(data: Path, count: int) -> None:
+    """Its picture tokenizer, and shares of pictures that are right in every cell, by its codes."""
+    unified = UnifiedModel.from_pretrained(data / "umm")
+    told = vq_figures(unified.model.model.vqmodel, load_autoencoder(data / "generator"), 1, count)
+    told |= umm_figures(unified, seed=1, count=count)
+    for name, value in told.items():
+        print(f"umm {name:16} {value:.3f}  (n = {count})", flush=True)
+
+
 def main(data: str = "data", lessons: str = "128") -> None:
     torch.set_num_threads(1)
     vlm(Path(data), int(lessons))
     wear(Path(data))
     workmanship(Path(data))
+    umm(Path(data), int(lessons))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
 """What orchestration costs: the same stages as plain calls, under DVC, and under Prefect as well.
 
     python scripts/overhead.py                 fixed cost per stage, on stages that do nothing
-    python scripts/overhead.py --lifecycle     also the real lifecycle of this project, all stages
+    python scripts/overhead.py --lifecycle     the real lifecycle of this project, all stages
     python scripts/overhead.py --lifecycle --set prompts.count=80 …
+    python scripts/overhead.py --lifecycle --ways plain dvc      only these ways
 
 Every way starts from a fresh copy of the project with nothing computed. The plain way pays no
 process starts, no hashing, no renaming and no records: one process calls the bodies in order.
+
+Seconds are those on the clock and those of the processor. The latter are what to compare on a
+machine that other work shares. They have everything that the command starts and waits for, the
+Prefect server too, but not the process that writes to MLflow: it outlives its stage and works
+beside the next one.
 """
 
 from __future__ import annotations
@@ -13,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -21,6 +28,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -59,24 +67,51 @@ if __name__ == "__main__":
 '''
 
 
+class Took(NamedTuple):
+    """Seconds on the clock, and of the processor in all processes that were waited for."""
+
+    clock: float
+    processor: float
+
+    def each(self, count: int) -> Took:
+        """Of one of so many."""
+        return Took(self.clock / count, self.processor / count)
+
+
+WAYS = ("plain", "dvc", "prefect")
+
+
 def main() -> None:
     """Measure and print; the results also go to the file named by ``--json``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lifecycle", action="store_true", help="also measure the real stages")
+    parser.add_argument("--lifecycle", action="store_true", help="measure the real stages")
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=VALUE", help="params to change"
     )
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS, help="which of them")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
-    results: dict[str, object] = {"cpus": os.cpu_count(), "fixed": fixed_costs()}
+    results: dict[str, object] = {"cpus": os.cpu_count()}
     if options.lifecycle:
-        results["lifecycle"] = lifecycle(options.set)
+        results["lifecycle"] = lifecycle(options.set, options.ways)
+    else:
+        results["fixed"] = fixed_costs()
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
-def fixed_costs() -> dict[str, float]:
+def fixed_costs() -> dict[str, Took]:
     """Seconds per stage that does nothing, each way, and what single parts take."""
+    figures: dict[str, Took] = {}
+
+    def note(name: str, took: Took, stages: int = 1) -> None:
+        figures[name] = took.each(stages)
+        each = " per stage" if stages > 1 else ""
+        clock, processor = figures[name]
+        print(f"  {clock:5.2f} s  {processor:5.2f} s  {name}{each}", flush=True)
+
+    print(f"Fixed cost, from {EMPTY} stages that do nothing (plain calls: 0.00 s):")
+    print("    clock  processor", flush=True)
     with project([]) as folder:
         (folder / "empty.py").write_text(EMPTY_MODULE.replace("COUNT", str(EMPTY)))
         (folder / "dvc.yaml").write_text(json.dumps({"stages": {
@@ -84,51 +119,59 @@ def fixed_costs() -> dict[str, float]:
                       "deps": [f"outputs/{i - 1}"] if i else []}
             for i in range(EMPTY)
         }}))  # fmt: skip
-        on, off = ["tracking.enabled=true"], ["tracking.enabled=false"]
-        change(folder, off)
-        dvc = timed(["dvc", "repro"], folder)
-        again = timed(["dvc", "repro"], folder)
-        parts = {
-            "python start": timed([sys.executable, "-c", "pass"], folder),
-            "interloom run, nothing to do": timed([sys.executable, "empty.py", "s0"], folder),
-            "dvc start (dvc --version)": timed(["dvc", "--version"], folder),
-            "import mlflow client (once per lifecycle, beside the stage)": timed(
-                [sys.executable, "-c", "from mlflow.tracking import MlflowClient"], folder
-            ),
-            "import prefect (once per lifecycle)": timed(
-                [sys.executable, "-c", "import prefect, prefect.artifacts"], folder
-            ),
-        }
+        change(folder, ["tracking.enabled=false"])
+        python = sys.executable
+        note("dvc", timed(["dvc", "repro"], folder), EMPTY)
+        note("no-op dvc repro (whole)", timed(["dvc", "repro"], folder))
+        for name, command in {
+            "python start": [python, "-c", "pass"],
+            "interloom run, nothing to do": [python, "empty.py", "s0"],
+            "dvc start (dvc --version)": ["dvc", "--version"],
+            "import mlflow client (once per lifecycle, beside the stage)": [
+                python, "-c", "from mlflow.tracking import MlflowClient",
+            ],
+            "import prefect (once per lifecycle)": [
+                python, "-c", "import prefect, prefect.artifacts",
+            ],
+        }.items():  # fmt: skip
+            note(name, timed(command, folder))
         reset(folder)
-        change(folder, on)
+        change(folder, ["tracking.enabled=true"])
         timed(["dvc", "repro", "s0"], folder)  # creates the tracking database
         reset(folder)
-        tracked = timed(["dvc", "repro"], folder)
+        note("dvc + mlflow", timed(["dvc", "repro"], folder), EMPTY)
         reset(folder)
         began = time.perf_counter()
         with prefect(folder) as env:
-            server = time.perf_counter() - began
-            timed([sys.executable, "empty.py", "flow"], folder, env)
+            note("prefect server start (once)", Took(time.perf_counter() - began, float("nan")))
+            timed([python, "empty.py", "flow"], folder, env)
             reset(folder)
-            flow = timed([sys.executable, "empty.py", "flow"], folder, env)
-    figures = {
-        "dvc": dvc / EMPTY,
-        "dvc + mlflow": tracked / EMPTY,
-        "prefect + dvc + mlflow": flow / EMPTY,
-        "no-op dvc repro (whole)": again,
-        "prefect server start (once)": server,
-        **parts,
-    }
-    print(f"Fixed cost, from {EMPTY} stages that do nothing (plain calls: 0.00 s):")
-    for name, seconds in figures.items():
-        each = " per stage" if name in ("dvc", "dvc + mlflow", "prefect + dvc + mlflow") else ""
-        print(f"  {seconds:7.2f} s  {name}{each}")
+            flow = timed([python, "empty.py", "flow"], folder, env)
+            note("prefect + dvc + mlflow", flow, EMPTY)
     return figures
 
 
-def lifecycle(changes: list[str]) -> dict[str, float]:
-    """Seconds of the project's real stages each way."""
-    seconds: dict[str, float] = {}
+def lifecycle(changes: list[str], ways: list[str]) -> dict[str, Took]:
+    """What the project's real stages take each way."""
+    found: dict[str, Took] = {}
+    if "plain" in ways:
+        found["plain"] = plain(changes)
+    if "dvc" in ways:
+        with project([*changes, "tracking.enabled=false"]) as folder:
+            found["dvc"] = timed(["dvc", "repro"], folder)
+    if "prefect" in ways:
+        with project([*changes, "tracking.enabled=true"]) as folder:
+            found["prefect + dvc + mlflow"] = timed(["interloom", "lifecycle"], folder)
+            found["second run"] = timed(["interloom", "lifecycle"], folder)
+    print("    clock  processor")
+    for name, took in found.items():
+        share = f"{took.processor / found['plain'].processor:5.2f}×" if "plain" in ways else ""
+        print(f"  {took.clock:7.1f} s  {took.processor:7.1f} s  {share}  {name}")
+    return found
+
+
+def plain(changes: list[str]) -> Took:
+    """The bodies, called in order in one process."""
     with project(changes) as folder:
         code = (
             "import time\n"
@@ -147,15 +190,7 @@ def lifecycle(changes: list[str]) -> dict[str, float]:
             "    body.run(settings, StageRun(spec, here, work, here, None))\n"
             "    print(f'  plain {spec.name}: {time.perf_counter() - began:.1f} s', flush=True)\n"
         )
-        seconds["plain"] = timed([sys.executable, "-c", code], folder, quiet=False)
-    with project([*changes, "tracking.enabled=false"]) as folder:
-        seconds["dvc"] = timed(["dvc", "repro"], folder)
-    with project([*changes, "tracking.enabled=true"]) as folder:
-        seconds["prefect + dvc + mlflow"] = timed(["interloom", "lifecycle"], folder)
-        seconds["second run"] = timed(["interloom", "lifecycle"], folder)
-    for name, took in seconds.items():
-        print(f"  {took:7.1f} s  {took / seconds['plain']:5.2f}×  {name}")
-    return seconds
+        return timed([sys.executable, "-c", code], folder, quiet=False)
 
 
 @contextmanager
@@ -165,7 +200,7 @@ def project(changes: list[str]) -> Iterator[Path]:
         folder = Path(name) / "project"
         folder.mkdir()
         kept = ("params.yaml", "dvc.yaml", "data.dvc", ".dvcignore", ".gitignore")
-        for path in (*kept, ".dvc/config", "src", "flows", "profiles", "data"):
+        for path in (*kept, ".dvc/config", ".dvc/plots", "src", "flows", "profiles", "data"):
             source = ROOT / path
             if source.is_dir():
                 shutil.copytree(source, folder / path, ignore=shutil.ignore_patterns("__pycache__"))
@@ -206,12 +241,12 @@ def prefect(folder: Path) -> Iterator[dict[str, str]]:
 
 def timed(
     command: list[str], folder: Path, env: dict[str, str] | None = None, quiet: bool = True
-) -> float:
-    """Seconds that a command takes; it must succeed."""
+) -> Took:
+    """What a command takes; it must succeed."""
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     python_path = os.pathsep.join([str(folder / "src"), str(folder)])
     full = {**os.environ, "PATH": path, "PYTHONPATH": python_path, **(env or {})}
-    began = time.perf_counter()
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         command, cwd=folder, env=full, text=True, check=False,
         stdout=subprocess.PIPE if quiet else None, stderr=subprocess.STDOUT if quiet else None,
@@ -219,7 +254,9 @@ def timed(
     if done.returncode:
         print(done.stdout, file=sys.stderr)
         raise SystemExit(f"{command[:3]} gave {done.returncode}")
-    return time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Took(time.perf_counter() - began, spent)
 
 
 if __name__ == "__main__":

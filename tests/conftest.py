@@ -37,6 +37,14 @@ def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_umm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an Emu3 with random weights (see ``tiny_umm.py``)."""
+    import tiny_umm as builder
+
+    return builder.build(tmp_path_factory.mktemp("models") / "tiny-umm")
+
+
+@pytest.fixture(scope="session")
 def project_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh project folder with git, DVC and the tiny stages, to be copied."""
     from tiny_project.project import make_project

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from interloom import cast
+from interloom.backends import transformers
 from interloom.backends.pocket import PocketJudge, PocketTeacher
 from interloom.backends.remote import Remotes
 from interloom.errors import InterloomError
@@ -33,6 +35,23 @@ def test_missing_weights_are_named(tmp_path: Path):
     settings = POCKET.models.generator.model_copy(update={"model": str(tmp_path / "none")})
     with pytest.raises(InterloomError, match="none: cannot be loaded"):
         cast.generator(settings)
+
+
+def cut_off(folder: Path, copy: Path) -> Path:
+    """A copy of a model whose largest weights file lost its second half."""
+    shutil.copytree(folder, copy)
+    weights = max(copy.rglob("*.safetensors"), key=lambda path: path.stat().st_size)
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    return copy
+
+
+def test_damaged_weights_are_named(tmp_path: Path, tiny_generator: Path, tiny_vlm: Path):
+    broken = cut_off(tiny_generator, tmp_path / "generator")
+    settings = POCKET.models.generator.model_copy(update={"model": str(broken)})
+    with pytest.raises(InterloomError, match="generator: cannot be loaded"):
+        cast.generator(settings)
+    with pytest.raises(InterloomError, match="vlm: the weights are damaged"):
+        transformers.load_model(cut_off(tiny_vlm, tmp_path / "vlm"))
 
 
 def test_keys_and_prices_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

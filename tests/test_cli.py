@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,8 @@ from interloom.backends.ledger import LEDGER, Ledger, Usage
 from interloom.cache import CACHE, CallCache
 
 ROOT = Path(__file__).parent.parent
-HELP_SECONDS = 1.5
-"""Bound of the test on a busy machine; the aim is one second."""
+HELP_SECONDS = 1.0
+"""Of the processor: on the clock it is what other work on the machine leaves."""
 
 
 def interloom(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -28,10 +29,11 @@ def test_help_is_quick_and_lists_everything() -> None:
     interloom("--help")  # compiles what is not compiled yet
     times = []
     for _ in range(3):
-        began = time.perf_counter()
+        began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         done = interloom("--help")
-        times.append(time.perf_counter() - began)
-    print(f"interloom --help: {min(times):.2f} s at best, {max(times):.2f} s at worst of 3")
+        clock, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        print(f"interloom --help: {clock:.2f} s, {times[-1]:.2f} s of the processor")
     assert min(times) < HELP_SECONDS
     for command in "run stages params doctor lifecycle ui track cost pocket".split():  # noqa: SIM905
         assert command in done.stdout
@@ -105,6 +107,16 @@ def test_cost(tmp_path: Path) -> None:
 
 def test_doctor_says_what_is_there_and_what_is_disabled() -> None:
     done = interloom("doctor")
-    for word in ("packages", "params", "disk", "data", "mlflow", "prefect", "gemini", "gpu"):
+    for word in (
+        "packages",
+        "params",
+        "disk",
+        "data",
+        "remote",
+        "mlflow",
+        "prefect",
+        "gemini",
+        "gpu",
+    ):
         assert word in done.stdout
     assert "not used by this profile" in done.stdout or "is set" in done.stdout

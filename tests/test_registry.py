@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import httpx
 import models_project
@@ -19,7 +19,7 @@ from benchmark_params import small_params
 from tiny_project.project import free_port, wait_for
 
 from interloom.benchmarks.evidence import PIPELINE, Evidence
-from interloom.benchmarks.systems import SystemName
+from interloom.benchmarks.parts import AGENTS
 from interloom.catalogue import open_catalogue
 from interloom.digests import digest
 from interloom.errors import InterloomError
@@ -33,7 +33,7 @@ from interloom.registry import (
     write_model,
 )
 from interloom.runner import run_stage
-from interloom.settings import load_settings
+from interloom.settings import load_settings, settings_from
 from interloom.stages import find_stage
 
 LOAD = """
@@ -77,7 +77,8 @@ def registered(
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     (root / "dvc.yaml").write_text("stages: {}\n")
     settings = load_settings(root / "params.yaml")
-    run_stage(find_stage("evaluate"), settings, root, track=False)
+    for name in ("generate@wise", "evaluate"):
+        run_stage(find_stage(name), settings, root, track=False)
     trained = pretend_training(root)
     run_stage(find_stage("register"), settings, root)
     (root / "trained").write_text(trained)
@@ -189,8 +190,26 @@ def check_evidence(found: Evidence, project: Path) -> None:
     assert found.images_per_request == graded["run"]["images_per_request"]
 
 
+@pytest.mark.slow
+def test_a_registered_pipeline_is_evaluated_by_its_alias(registered: Path):
+    raw = small_params(
+        benchmarks=["wise"],
+        more_systems={"champion": {"registered": "models:/interloom-pipeline@champion"}},
+        systems=["champion"],
+    )
+    raw["tracking"]["uri"] = "sqlite:///mlflow.db"
+    run_stage(find_stage("generate@wise"), settings_from(raw, "test"), registered, track=False)
+    made = registered / "outputs/answers/wise/champion"
+    told = json.loads((made / "system.json").read_text())
+    assert told["made of"] == "models:/interloom-pipeline@champion (version 1)"
+    assert json.loads((made / "run.json").read_text())["requests"] == 6
+    raw["evaluate"]["more_systems"]["champion"]["registered"] = "models:/nobody@champion"
+    with pytest.raises(InterloomError, match="models:/nobody@champion"):
+        run_stage(find_stage("generate@wise"), settings_from(raw, "test"), registered, track=False)
+
+
 def test_the_pipeline_is_one_of_the_evaluated_systems() -> None:
-    assert PIPELINE in get_args(SystemName)
+    assert PIPELINE in AGENTS
 
 
 @pytest.mark.slow

@@ -9,18 +9,35 @@ import yaml
 from interloom.code import code_of
 from interloom.digests import digest
 from interloom.errors import InterloomError
-from interloom.settings import Settings
-from interloom.stages import STAGES, downstream, find_stage, to_dvc, upstream
+from interloom.settings import Settings, load_settings
+from interloom.stages import (
+    ITEM,
+    STAGES,
+    all_cells,
+    cells,
+    downstream,
+    find_stage,
+    listed,
+    to_dvc,
+    upstream,
+    wanted_stages,
+)
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_dvc_yaml_says_what_the_list_says() -> None:
     written: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
-    listed = to_dvc({spec.name: code_of(spec.module) for spec in STAGES})
-    for name, stage in listed["stages"].items():
+    said = to_dvc({spec.name: code_of(spec.module) for spec in listed(ROOT)})
+    for name, stage in said["stages"].items():
         assert written["stages"].get(name) == stage, f"{name}: run `interloom stages --write`"
-    assert list(written["stages"]) == list(listed["stages"])
+    assert list(written["stages"]) == list(said["stages"])
+
+
+def test_the_adaptive_stages_are_listed_once_their_miniature_is_there(tmp_path: Path) -> None:
+    assert {spec.system for spec in listed(tmp_path)} == {"agents"}
+    (tmp_path / "data/umm").mkdir(parents=True)
+    assert listed(tmp_path) == list(STAGES)
 
 
 def test_every_dependency_is_made_by_an_earlier_stage_or_shipped() -> None:
@@ -28,7 +45,8 @@ def test_every_dependency_is_made_by_an_earlier_stage_or_shipped() -> None:
     for spec in STAGES:
         for path in spec.deps.values():
             shipped = path.startswith("data/")
-            assert shipped or any(path == out or path.startswith(f"{out}/") for out in made), path
+            made_before = {out.removesuffix(f"/{ITEM}") for out in made}
+            assert shipped or any(Path(path).is_relative_to(out) for out in made_before), path
         made |= set(spec.products.values())
 
 
@@ -54,9 +72,40 @@ def test_order_follows_the_graph() -> None:
         "critic-data", "validate", "sft-critic",
     ]  # fmt: skip
     assert [spec.name for spec in downstream("grpo-critic")] == [
-        "grpo-critic", "evaluate", "report", "register",
+        "grpo-critic", "generate", "evaluate", "report", "register",
     ]  # fmt: skip
-    assert downstream("prompts") == list(STAGES)
+    assert [spec.name for spec in upstream(find_stage("evaluate"))] == ["generate"]
+    assert downstream("prompts") == [spec for spec in STAGES if spec.system == "agents"]
+
+
+def test_a_lifecycle_runs_the_stages_of_one_system() -> None:
+    agents = wanted_stages(None, None)
+    assert agents == [spec.name for spec in STAGES if spec.system == "agents"]
+    assert agents[0] == "prompts" and agents[-1] == "register"
+    adaptive = wanted_stages(None, None, "adaptive")
+    assert adaptive[0] == "adaptive-data" and not set(adaptive) & set(agents)
+    assert wanted_stages("adaptive-data", None) == adaptive, "a named stage says which system"
+    assert wanted_stages(None, "adaptive-data") == ["adaptive-data"]
+    with pytest.raises(InterloomError, match="'prompts' is not of the system 'adaptive'"):
+        wanted_stages("prompts", None, "adaptive")
+
+
+def test_a_matrix_has_a_cell_for_each_value() -> None:
+    settings = load_settings(ROOT / "params.yaml")
+    found = cells(find_stage("generate"), settings)
+    assert [cell.name for cell in found] == ["generate@ueval", "generate@wise", "generate@rise"]
+    assert found[1] == find_stage("generate@wise")
+    assert (found[1].value, found[1].outs) == ("wise", {"answers": "outputs/answers/wise"})
+    assert cells(found[1], settings) == (found[1],)
+    assert cells(find_stage("report"), settings) == (find_stage("report"),)
+    names = all_cells(["grpo-critic", "generate", "evaluate"], settings)
+    assert names == ["grpo-critic", *(cell.name for cell in found), "evaluate"]
+    with pytest.raises(
+        InterloomError, match=r"generate@kris: evaluate\.benchmarks has ueval, wise"
+    ):
+        cells(find_stage("generate@kris"), settings)
+    with pytest.raises(InterloomError, match="no stage 'report@x'"):
+        find_stage("report@x")
 
 
 def test_unknown_stage_lists_the_known() -> None:

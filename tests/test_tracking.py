@@ -99,6 +99,7 @@ def test_run_carries_data_params_and_provenance(recorded: Project) -> None:
     commit = recorded.run("git", "rev-parse", "HEAD").stdout.strip()
     assert tags["mlflow.source.git.commit"] == commit
     assert tags["dvc.stage"] == "squares"
+    assert tags["mlflow.note.content"].startswith("Square them, one file each")
     assert tags["interloom.host"] == socket.gethostname()
     assert json.loads(tags["interloom.packages"])["mlflow"]
     assert run.data.metrics["system.duration_seconds"] > 0
@@ -190,3 +191,34 @@ def test_postgresql_is_one_setting(tracked: Project, postgres: str) -> None:
     assert {run.info.status for run in runs_of(postgres)} == {"FINISHED"}
     assert not (tracked.root / "mlflow.db").exists()
     assert ("out", "total") in data_of(stages["total"])
+
+
+def test_a_table_is_a_table_of_the_run_once(tmp_path: Path) -> None:
+    """As MLflow's pages show it; a record that is sent again does not double its rows."""
+    from mlflow.tracking import MlflowClient
+
+    from interloom.settings import TrackingSettings
+    from interloom.tracking import open_recorder
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    recorder = open_recorder(
+        tmp_path,
+        TrackingSettings(enabled=True, uri=uri, experiment="interloom"),
+        stage="evaluate",
+        params={},
+        inputs=(),
+        tags={},
+    )
+    rows = [{"system": "a", "score": "1.0"}, {"system": "b", "score": "2.0"}]
+    recorder.table("scores", rows)
+    recorder.table("empty", [])
+    assert recorder.close("FINISHED", error="", outs=(), metrics={}) is None
+    (run,) = [run for run in runs_of(uri) if run.data.tags["interloom.kind"] == "stage"]
+    client = MlflowClient(uri)
+    assert (
+        client.load_table(run.info.experiment_id, "tables/scores.json").to_dict("records") == rows
+    )
+    assert [one.path for one in client.list_artifacts(run.info.run_id, "tables")] == [
+        "tables/scores.json"
+    ]
+    assert "tables/scores.json" in run.data.tags["mlflow.loggedArtifacts"]

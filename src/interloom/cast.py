@@ -15,7 +15,7 @@ from interloom.roles import Generator, Judge, Teacher
 
 if TYPE_CHECKING:
     from interloom.backends.remote import Remote, RemoteName, Remotes
-    from interloom.backends.remote_roles import RemoteChat
+    from interloom.backends.remote_roles import ChatSettings, RemoteChat
     from interloom.settings import (
         GeneratorSettings,
         PromptsSettings,
@@ -134,9 +134,9 @@ def judge(
 
 
 def chat(
-    backend: RemoteName, model: str, settings: TeacherSettings, remotes: Remotes | None
+    backend: RemoteName, model: str, settings: ChatSettings, remotes: Remotes | None
 ) -> RemoteChat:
-    """A remote chat model with the temperature and the limit of the ``teacher`` section."""
+    """A remote chat model with the temperature and the limit of a section."""
     remote = _opened(backend, remotes)
     if backend == "gemini":
         from interloom.backends.gemini import GeminiChat

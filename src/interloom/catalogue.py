@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from interloom.errors import InterloomError
 from interloom.settings import Settings, load_settings
@@ -67,6 +67,32 @@ def resolve(catalogue: Catalogue, uri: str) -> ModelVersion:
         return catalogue.client.get_model_version(found["name"], found["version"])
     except MlflowException as error:
         raise InterloomError(f"{uri}: {error.message} (in {shown(catalogue.uri)})") from None
+
+
+def load_pipeline(uri: str, source: str) -> tuple[Any, Any, int]:
+    """A registered pipeline, loaded: MLflow's model, its planner, generator and critic, and T_max.
+
+    Args:
+        uri: what MLflow loads.
+        source: what the user named, for errors.
+
+    Raises:
+        InterloomError: MLflow cannot load it, or it is another kind of model.
+    """
+    import mlflow
+
+    try:
+        loaded = mlflow.pyfunc.load_model(uri)
+    except mlflow.MlflowException as error:
+        raise InterloomError(f"{source}: MLflow cannot load it ({error.message})") from error
+    try:
+        model: Any = loaded.unwrap_python_model()
+        _ = model.planner, model.critic, model.generator
+        return loaded, model, loaded.model_config["max_attempts"]
+    except (AttributeError, KeyError, TypeError, mlflow.MlflowException) as error:
+        raise InterloomError(
+            f"{source} is no interloom pipeline ({error}); `interloom run register` makes one"
+        ) from error
 
 
 def versions(catalogue: Catalogue, name: str) -> set[str]:

@@ -7,12 +7,16 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
 from interloom.errors import InterloomError
+
+if TYPE_CHECKING:
+    from interloom.settings import Settings
+    from interloom.stages import StageSpec
 
 app = typer.Typer(
     name="interloom",
@@ -39,8 +43,9 @@ def _lazy(module: str) -> type[TyperGroup]:
 
 
 LAZY = {
-    "show": ("interloom.construct.commands", "Look at the data that was made."),
+    "show": ("interloom.show", "Look at the data that was made."),
     "train": ("interloom.train.commands", "What one wants to know before a long training."),
+    "benchmarks": ("interloom.benchmarks.commands", "Systems, judges' costs, sound editions."),
     "study": ("interloom.study.commands", "Questions that take many trainings."),
     "pocket": ("interloom.pocket.commands", "The pocket world: train its miniatures, look at it."),
     "registry": ("interloom.promotion.commands", "Champion and challenger: judge, promote, undo."),
@@ -71,24 +76,38 @@ def run(
     stage: Annotated[str, typer.Argument(help="Name of the stage, see `interloom stages`.")],
     params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
     track: Annotated[bool, typer.Option(help="Record the run in MLflow.")] = True,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Of `evaluate`: say its judge calls and their cost.")
+    ] = False,
     inputs: Annotated[
         Path | None, typer.Option(hidden=True, help="In a pod: what the caller says of the files.")
     ] = None,
 ) -> None:
     """Run one stage now, whether it is stale or not (`dvc repro` asks DVC first): here, or in pods
     if `cluster.stages` says so."""
-    from interloom.runner import run_stage
+    if estimate:
+        _estimate(stage, params)
+        return
     from interloom.settings import load_settings
-    from interloom.stages import find_stage
+    from interloom.stages import cells, find_stage
 
     # Torch's CPU threads wait by spinning; on a machine that is busy with anything else that makes
     # training several times slower. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     root = _enter_project()
-    spec, settings = find_stage(stage), load_settings(params)
+    settings = load_settings(params)
     for name in settings.cluster.stages:
         find_stage(name)
-    if settings.cluster.runs(stage):
+    for cell in cells(find_stage(stage), settings):
+        _run_cell(cell, settings, root, track, inputs)
+
+
+def _run_cell(
+    spec: StageSpec, settings: Settings, root: Path, track: bool, inputs: Path | None
+) -> None:
+    from interloom.runner import run_stage
+
+    if settings.cluster.runs(spec.family):
         from interloom.cluster.executor import run_on_cluster
 
         run_on_cluster(spec, settings, root, track=track)
@@ -103,28 +122,37 @@ def run(
         run_stage(spec, settings, root, track=track)
 
 
+def _estimate(stage: str, params: Path) -> None:
+    if stage != "evaluate":
+        raise InterloomError(f"--estimate is for the stage evaluate, not for {stage}")
+    from interloom.benchmarks.commands import estimate
+
+    estimate(params)
+
+
 @app.command()
 def stages(
     write: Annotated[bool, typer.Option("--write", help="Write dvc.yaml anew.")] = False,
 ) -> None:
     """List the stages: what each does, reads and writes."""
     from interloom.code import code_of
-    from interloom.stages import STAGES, to_dvc
+    from interloom.stages import ITEM, STAGES, listed, to_dvc
 
     root = _enter_project()
     if write:
         import yaml
 
-        content = to_dvc({spec.name: code_of(spec.module) for spec in STAGES})
+        content = to_dvc({spec.name: code_of(spec.module) for spec in listed(root)})
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
         head = "# Written by `interloom stages --write` from src/interloom/stages.py.\n"
         (root / "dvc.yaml").write_text(head + text, encoding="utf-8")
-        typer.echo(f"wrote {root / 'dvc.yaml'}: {len(STAGES)} stages")
+        typer.echo(f"wrote {root / 'dvc.yaml'}: {len(content['stages'])} stages")
         return
     for spec in STAGES:
-        missing = [path for path in spec.products.values() if not (root / path).exists()]
-        typer.echo(f"{spec.name:<14}{'  ' if missing else '✓ '}{spec.summary}")
-        typer.echo(f"{'':<16}{', '.join(spec.deps) or 'nothing'} → {', '.join(spec.outs)}")
+        made = [path.replace(ITEM, "*") for path in spec.products.values()]
+        missing = [path for path in made if not list(root.glob(path))]
+        typer.echo(f"{spec.name:<18}{'  ' if missing else '✓ '}{spec.summary}")
+        typer.echo(f"{'':<20}{', '.join(spec.deps) or 'nothing'} → {', '.join(spec.outs)}")
 
 
 @params_app.command("show")
@@ -188,12 +216,32 @@ def lifecycle(
     from_stage: Annotated[str | None, typer.Option("--from", help="Start at this stage.")] = None,
     only: Annotated[str | None, typer.Option(help="Run just this stage.")] = None,
     force: Annotated[bool, typer.Option(help="Run stages even if they are up to date.")] = False,
+    timeout_minutes: Annotated[
+        float | None, typer.Option(help="For every stage; else as in `orchestration`.", min=0.01)
+    ] = None,
+    retries: Annotated[
+        int | None, typer.Option(help="For every stage; else as in `orchestration`.", min=0)
+    ] = None,
+    system: Annotated[
+        Literal["agents", "adaptive"] | None,
+        typer.Option(help="Whose stages; those of a named stage, else the agents'."),
+    ] = None,
 ) -> None:
-    """Run the whole lifecycle as a Prefect flow over the DVC stages."""
+    """Run the whole lifecycle of a system as a Prefect flow over the DVC stages."""
     root = _enter_project()
     from flows.launch import launch
 
-    raise typer.Exit(launch(root, profile=profile, from_stage=from_stage, only=only, force=force))
+    limits: dict[str, Any] = {"timeout_minutes": timeout_minutes, "retries": retries}
+    status = launch(
+        root,
+        profile=profile,
+        from_stage=from_stage,
+        only=only,
+        force=force,
+        system=system,
+        **limits,
+    )
+    raise typer.Exit(status)
 
 
 @app.command()
@@ -396,6 +444,14 @@ def main(before: Sequence[str] = ()) -> None:
         app([*before, *sys.argv[1:]])
     except InterloomError as error:
         print(f"interloom: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        from interloom.faults import machine_fault
+
+        fault = machine_fault(error)
+        if fault is None:
+            raise
+        print(f"interloom: {fault}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

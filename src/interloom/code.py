@@ -14,23 +14,16 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 MACHINERY = frozenset(
     [
-        *(
-            "atomic",
-            "code",
-            "digests",
-            "guards",
-            "provenance",
-            "ranks",
-            "runner",
-            "tracker",
-            "tracking",
-        ),
-        *("cluster", "errors", "params", "settings", "stages"),
+        *("atomic", "code", "digests", "guards", "provenance", "ranks"),
+        *("runner", "tracker", "tracking"),
+        *("cluster", "dvc_state", "errors", "faults", "params", "settings", "stages"),
         *("cli", "doctor", "progress", "ui"),
     ]
 )
 """Modules of the package that run stages, record them and talk to the user."""
 TEXTS = {
+    "interloom.benchmarks.geneval": "benchmarks/geneval_prompts",
+    "interloom.benchmarks.judging": "benchmarks/judge_texts",
     "interloom.construct.gallery": "construct/pages",
     "interloom.construct.taxonomy": "construct/taxonomy",
     "interloom.dialogue": "dialogue_texts",

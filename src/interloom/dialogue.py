@@ -13,12 +13,14 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any, Literal, NamedTuple, NoReturn, get_args
 
 from interloom import images
-from interloom.records import Critique, Plan, Request, Step
+from interloom.records import Critique, Plan, Request, Segment, Step
 from interloom.roles import CritiqueCase, JudgeCase
 
 Style = Literal["short", "full"]
@@ -68,8 +70,11 @@ class Conversation(NamedTuple):
 
 @cache
 def _sections(style: Style, role: str) -> dict[str, str]:
+    return read_sections(resources.files("interloom") / "dialogue_texts" / style / f"{role}.txt")
+
+
+def read_sections(path: Traversable) -> dict[str, str]:
     """The ``[name]`` sections of a prompt text; the last line break of each is dropped."""
-    path = resources.files("interloom") / "dialogue_texts" / style / f"{role}.txt"
     pieces = re.split(r"^\[(\w+)\]\n", path.read_text("utf-8"), flags=re.MULTILINE)
     assert not pieces[0].strip(), f"{path}: text before the first section"
     return {
@@ -81,7 +86,7 @@ Part = dict[str, str]
 IMAGE_PART: Part = {"type": "image"}
 
 
-def _fill(template: str, values: dict[str, list[Part]]) -> list[Part]:
+def fill(template: str, values: dict[str, list[Part]]) -> list[Part]:
     """Template to parts. Values go in as parts, so that braces or ``<image>`` in them stay text."""
     parts: list[Part] = []
     for piece in re.split(r"(\{\w+\}|<image>)", template):
@@ -100,28 +105,29 @@ def _fill(template: str, values: dict[str, list[Part]]) -> list[Part]:
     return [part for part in joined if part["type"] == "image" or part["text"]]
 
 
-def _text(value: str) -> list[Part]:
+def as_text(value: str) -> list[Part]:
     return [{"type": "text", "text": value}]
 
 
-def _messages(
+def chat_messages(
     sections: dict[str, str], values: dict[str, list[Part]], form: Form, user: str = "user"
 ) -> list[dict[str, Any]]:
+    """System and user turn from the sections of a prompt text, ``values`` put in as parts."""
     messages: list[dict[str, Any]] = []
     if "system" in sections:
         system = "\n".join(sections[name] for name in ("system", form) if name in sections)
-        messages.append({"role": "system", "content": _text(system)})
-    messages.append({"role": "user", "content": _fill(sections[user], values)})
+        messages.append({"role": "system", "content": as_text(system)})
+    messages.append({"role": "user", "content": fill(sections[user], values)})
     return messages
 
 
 def planner_messages(request: Request, style: Style, form: Form = "tags") -> Conversation:
     """The planner's prompt: the request's text, then its numbered images with their captions."""
-    parts = _text(request.text)
+    parts = as_text(request.text)
     for number, _ in enumerate(request.images, 1):
         caption = request.captions[number - 1] if request.captions else ""
-        parts += [*_text(f"\n{number}:"), dict(IMAGE_PART), *_text(caption)]
-    messages = _messages(_sections(style, "planner"), {"request": parts}, form)
+        parts += [*as_text(f"\n{number}:"), dict(IMAGE_PART), *as_text(caption)]
+    messages = chat_messages(_sections(style, "planner"), {"request": parts}, form)
     return Conversation(messages, list(request.images))
 
 
@@ -134,25 +140,56 @@ def critic_messages(case: CritiqueCase, style: Style, form: Form = "tags") -> Co
     used = (
         []
         if case.used_prompt == case.prompt
-        else _fill(sections["used"], {"used_prompt": _text(case.used_prompt)})
+        else fill(sections["used"], {"used_prompt": as_text(case.used_prompt)})
     )
     before = case.before or images.white(*images.size(case.after, "the picture after the step"))
-    messages = _messages(sections, {"prompt": _text(case.prompt), "used": used}, form)
+    messages = chat_messages(sections, {"prompt": as_text(case.prompt), "used": used}, form)
     return Conversation(messages, [before, case.after])
 
 
 def judge_messages(case: JudgeCase) -> Conversation:
     """The judge's prompt, VIEScore-like (§3.3): the picture, or both, and what was asked for."""
     user = "create" if case.before is None else "edit"
-    messages = _messages(
-        _sections("full", "judge"), {"prompt": _text(case.prompt)}, "json", user=user
+    messages = chat_messages(
+        _sections("full", "judge"), {"prompt": as_text(case.prompt)}, "json", user=user
     )
     return Conversation(messages, [*filter(None, [case.before]), case.after])
 
 
+AnalyzerTask = Literal[
+    "evaluate", "reflect", "diagnose", "decompose", "rate_reflection", "rate_step"
+]
+
+
+def analyzer_messages(
+    task: AnalyzerTask,
+    references: Sequence[bytes],
+    image: bytes | None,
+    values: Mapping[str, str],
+) -> Conversation:
+    """The analyzer's prompt (SAIR §3.1): the given pictures, the result if there is one, the
+    instruction and whatever else the task speaks of."""
+    given: list[Part] = []
+    for number, _ in enumerate(references, 1):
+        given += [*as_text(f"Given picture {number}: "), dict(IMAGE_PART), *as_text("\n")]
+    parts = {name: as_text(value) for name, value in values.items()}
+    current = [*as_text("The picture as it is now: "), dict(IMAGE_PART), *as_text("\n")]
+    parts |= {"given": given, "current": [] if image is None else current}
+    messages = chat_messages(_sections("full", "analyzer"), parts, "json", user=task)
+    return Conversation(messages, [*references, *filter(None, [image])])
+
+
+UNIFIED_USER, UNIFIED_ASSISTANT = "USER: ", " ASSISTANT:"
+
+
+def unified_prompt(instruction: str, references: Sequence[bytes] = ()) -> list[Segment]:
+    """A turn of Emu3's chat up to where the model begins: the pictures, then the text."""
+    return [UNIFIED_USER, *references, f"{instruction}{UNIFIED_ASSISTANT}"]
+
+
 def answer_message(text: str) -> dict[str, Any]:
     """The assistant's turn that carries ``text``."""
-    return {"role": "assistant", "content": _text(text)}
+    return {"role": "assistant", "content": as_text(text)}
 
 
 # --- how answers are written ----------------------------------------------------------------------

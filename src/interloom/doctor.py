@@ -46,7 +46,7 @@ def examine(root: Path) -> list[Finding]:
     except InterloomError as error:
         return [*findings, Finding("missing", "params", str(error))]
     findings.append(Finding("good", "params", f"profile {settings.profile}"))
-    for check in (_git, _disk, _data, _tracking, _prefect, _remote, _gpu):
+    for check in (_git, _disk, _data, _data_remote, _tracking, _prefect, _remote, _gpu):
         findings += check(root, settings)
     return findings
 
@@ -111,6 +111,43 @@ def _data(root: Path, settings: Settings) -> Iterator[Finding]:
             yield Finding("note", "data", "not checked out: run `dvc pull data.dvc`")
         else:
             yield Finding("missing", "data", f"not here, and not in {remote}: check the remote")
+
+
+def _data_remote(root: Path, settings: Settings) -> Iterator[Finding]:
+    """Can data and models be pulled from DVC's default remote, and pushed there?"""
+    from dvc.config import Config, ConfigError
+
+    try:
+        config = Config(str(root / ".dvc"), validate=True)
+    except ConfigError as error:
+        yield Finding("missing", "remote", f"DVC's configuration: {error}: no dvc command works")
+        return
+    name = config["core"].get("remote")
+    if name not in config["remote"]:
+        text = "DVC has no default remote (`dvc remote add --default`): outputs stay on this disk"
+        yield Finding("note", "remote", text)
+        return
+    url = str(config["remote"][name]["url"])
+    scheme = urlsplit(url).scheme
+    if scheme in ("", "file"):
+        there = Path(url.removeprefix("file://")).is_dir()
+        lost = f"{name}, {url}, is no folder: nothing can be pulled"
+        yield Finding("good" if there else "missing", "remote", f"{name}, {url}" if there else lost)
+        return
+    faults = []
+    if scheme == "s3":
+        from botocore.session import get_session
+
+        endpoint = config["remote"][name].get("endpointurl") or os.environ.get("AWS_ENDPOINT_URL")
+        if endpoint and not _answers(endpoint):
+            faults.append(f"{endpoint} does not answer")
+        if get_session().get_credentials() is None:
+            faults.append("no AWS credentials are found")
+    if faults:
+        text = f"{name}, {url}: {'; '.join(faults)}: nothing can be pulled or pushed"
+        yield Finding("missing", "remote", text)
+    else:
+        yield Finding("good", "remote", f"{name}, {url}")
 
 
 def _tracking(root: Path, settings: Settings) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""DVC's own files after a kill.
+"""DVC's own files after a kill, and the copies in which it runs experiments.
 
 DVC rewrites ``dvc.lock`` and its table of running commands (``.dvc/tmp/rwlock``) in place. A kill
 at that very moment leaves them cut off, and DVC then refuses every command. Each stage keeps a copy
@@ -9,16 +9,55 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from interloom.digests import digest
 from interloom.errors import InterloomError
 
 LOCK = "dvc.lock"
 COPY = ".interloom/dvc.lock"
 RUNNING = ".dvc/tmp/rwlock"
 BUSY = ".dvc/tmp/lock"
+EXPERIMENTS = ".dvc/tmp/exps"
+"""Where ``dvc exp run --temp`` and ``--queue`` work, in copies of the project."""
+
+
+def home(root: Path) -> Path:
+    """The project that ``root`` is a copy of for an experiment of DVC; else ``root`` itself.
+
+    Such a copy is thrown away. What must outlive it (records of runs, answers that were paid for,
+    the ledger of costs) belongs to the project.
+    """
+    whole = os.environ.get("DVC_ROOT")
+    if whole and root.resolve().is_relative_to(Path(whole).resolve() / EXPERIMENTS):
+        return Path(whole)
+    return root
+
+
+def changed(root: Path, found: Mapping[str, str]) -> dict[str, str]:
+    """Paths with another content than DVC has noted, and the command that brings that back.
+
+    Args:
+        found: digests of files and folders by path; those that DVC knows nothing of are left out.
+    """
+    lock = _read(root / LOCK) or {}
+    notes = {
+        out["path"]: (out["md5"], f"dvc checkout {stage}")
+        for stage, content in lock.get("stages", {}).items()
+        for out in content.get("outs") or ()
+    }
+    wrong = {p: notes[p][1] for p, md5 in found.items() if p in notes and notes[p][0] != md5}
+    for file in sorted(root.glob("?*.dvc")):
+        for out in (_read(file) or {}).get("outs", ()):
+            whole = root / out["path"]
+            inside = [path for path in found if Path(path).is_relative_to(out["path"])]
+            if inside and whole.exists() and digest(whole) != out["md5"]:
+                wrong |= dict.fromkeys(inside, f"dvc checkout --force {file.name}")
+    return wrong
 
 
 def keep(root: Path) -> None:
@@ -59,17 +98,23 @@ def repair(root: Path) -> list[str]:
 
 def _whole(path: Path) -> bool:
     """Whether a lock file is there, can be read, and has a digest for all that it names."""
+    content = _read(path)
+    if content is None or not isinstance(content.get("stages", {}), dict):
+        return False
+    stages = content.get("stages", {}).values()
+    return "schema" in content and all(_whole_stage(stage) for stage in stages)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A YAML mapping; none if there is no such file or it cannot be read."""
     import yaml
 
     loader = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
     try:
         content: Any = yaml.load(path.read_text(encoding="utf-8"), loader)
     except (FileNotFoundError, UnicodeDecodeError, yaml.YAMLError):
-        return False
-    if not isinstance(content, dict) or not isinstance(content.get("stages", {}), dict):
-        return False
-    stages = content.get("stages", {}).values()
-    return "schema" in content and all(_whole_stage(stage) for stage in stages)
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _whole_stage(stage: Any) -> bool:

@@ -28,6 +28,13 @@ def to_png(image: Image) -> bytes:
     return buffer.getvalue()
 
 
+def to_jpeg(image: Image) -> bytes:
+    """The image as JPEG bytes, as well as JPEG can."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=100, subsampling=0)
+    return buffer.getvalue()
+
+
 def from_bytes(data: bytes, name: str = "image") -> Image:
     """Decode to RGB, whole: a truncated file is found here and not where it is first used.
 

@@ -83,7 +83,7 @@ def record(root: Path, folder: Path, *, read: Sequence[Path], datasets: Sequence
     way = [*sets, *(out for maker in graph.above(sets) for out in graph.outs(maker))]
     targets = graph.last(list(digests))
     stages = [*graph.above(list(digests)), *targets]
-    found = provenance()
+    found = provenance(root)
     status = git("-C", str(root), "status", "--porcelain", "--", ".").splitlines()
     lineage = Lineage(
         commit=found["mlflow.source.git.commit"],
@@ -179,7 +179,8 @@ class _Graph:
         self._stages: dict[str, dict[str, Any]] = content["stages"]
 
     def outs(self, stage: str) -> list[str]:
-        return _paths(self._stages[stage].get("outs"))
+        """Its outputs; of a matrix the folder that holds all of its cells' outputs."""
+        return [_around(path) for path in _paths(self._stages[stage].get("outs"))]
 
     def metrics(self, stages: Sequence[str]) -> list[str]:
         """Metrics files of the stages, each once."""
@@ -210,6 +211,14 @@ class _Graph:
 def _paths(listed: Sequence[str | Mapping[str, Any]] | None) -> list[str]:
     """Paths of a list in ``dvc.yaml``, whose entries may carry options."""
     return [one if isinstance(one, str) else next(iter(one)) for one in listed or ()]
+
+
+def _around(path: str) -> str:
+    """
+    >>> _around("outputs/answers/${item.value}"), _around("outputs/x.parquet")
+    ('outputs/answers', 'outputs/x.parquet')
+    """
+    return path.partition("/${")[0]
 
 
 def _touch(outs: Sequence[str], paths: Sequence[str]) -> bool:

@@ -1,7 +1,8 @@
 """Progress of a stage: a bar on a terminal, lines in a log, events for the Prefect flow.
 
 The flow runs stages as child processes and sets ``INTERLOOM_PROGRESS=events``; then every report is
-one line ``::progress {json}`` on standard output, which the flow turns into its own display.
+one line ``::progress {json}`` on standard output, which the flow turns into its own display. In the
+same way it is given pictures (``::picture {json}``) and told the stage's MLflow run (``::run ID``).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from types import TracebackType
 from typing import Any, Self
 
 EVENT_PREFIX = "::progress "
+PICTURE_PREFIX = "::picture "
+RUN_PREFIX = "::run "
 EVENT_SECONDS = 0.5
 LINE_SECONDS = 10.0
 
@@ -77,6 +80,24 @@ def from_event(line: str) -> Report | None:
     return Report(**json.loads(line[len(EVENT_PREFIX) :]))
 
 
+def flow_listens() -> bool:
+    """Whether a flow reads what this process prints."""
+    return os.environ.get("INTERLOOM_PROGRESS") == "events"
+
+
+def to_picture(name: str, url: str) -> str:
+    """A picture (a ``data:`` URL) as the line that a stage prints for the flow."""
+    return PICTURE_PREFIX + json.dumps([name, url])
+
+
+def from_picture(line: str) -> tuple[str, str] | None:
+    """Name and ``data:`` URL of the picture in a line; none if the line is something else."""
+    if not line.startswith(PICTURE_PREFIX):
+        return None
+    name, url = json.loads(line[len(PICTURE_PREFIX) :])
+    return name, url
+
+
 class Bar:
     """Counts work. Iterate over it, or ``advance`` it by hand inside ``with``.
 
@@ -95,7 +116,7 @@ class Bar:
             self._total = len(work)
         self._done = 0
         self._started = self._shown = time.monotonic()
-        self._events = os.environ.get("INTERLOOM_PROGRESS") == "events"
+        self._events = flow_listens()
         self._terminal = not self._quiet and not self._events and sys.stderr.isatty()
         self._bar: Any = None
 

@@ -9,6 +9,7 @@ import platform
 import socket
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 OWN_OUTPUTS = ("dvc.lock", "metrics", "plots")
 """Files kept in git that the pipeline itself writes: they do not make a checkout dirty."""
@@ -27,16 +28,18 @@ CALLER = {
 """Variables by which a caller tells its pods, which have no git, about its checkout."""
 
 
-def provenance() -> dict[str, str]:
-    """Tags for an MLflow run made in the present folder; ``none`` as commit outside git."""
-    commit = git("rev-parse", "HEAD")
-    changed = git("status", "--porcelain", "--", ".", *(f":!{path}" for path in OWN_OUTPUTS))
+def provenance(folder: Path) -> dict[str, str]:
+    """Tags for an MLflow run made in ``folder``; ``none`` as commit outside git."""
+    there = ("-C", str(folder))
+    commit = git(*there, "rev-parse", "HEAD")
+    ours = (f":!{path}" for path in OWN_OUTPUTS)
+    changed = git(*there, "status", "--porcelain", "--", ".", *ours)
     told = {tag: os.environ[name] for name, tag in CALLER.items() if name in os.environ}
     return {
         "mlflow.source.name": "interloom",
         "mlflow.source.type": "PROJECT",
         "mlflow.source.git.commit": commit or "none",
-        "mlflow.source.git.branch": git("rev-parse", "--abbrev-ref", "HEAD") or "none",
+        "mlflow.source.git.branch": git(*there, "rev-parse", "--abbrev-ref", "HEAD") or "none",
         "mlflow.user": _user(),
         "interloom.git_dirty": str(bool(changed) or not commit).lower(),
         "interloom.host": socket.gethostname(),

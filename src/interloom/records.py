@@ -6,9 +6,9 @@ compares and goes to Parquet as it is. Field names follow the InterleaveThinker 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Record(BaseModel):
@@ -17,6 +17,8 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Segment = str | bytes
+"""A piece of an interleaved sequence: text, or an encoded picture."""
 RequestKind = Literal["create", "continuation", "text_response"]
 
 
@@ -74,10 +76,73 @@ class Score(Record):
         return (self.semantic * self.quality) ** 0.5
 
 
+Axis = Literal["instruction", "consistency", "quality", "knowledge"]
+AXES: tuple[Axis, ...] = get_args(Axis)
+"""What SAIR's analyzer scores (§3.1): is the instruction followed, did the rest stay, is it well
+made, is it plausible."""
+FailureKind = Literal[
+    "targeting error", "over-editing", "under-editing", "visual artifacts", "logic flaw"
+]
+FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
+RootCause = Literal["instruction_too_complex", "missing_knowledge", "generator_limit", "none"]
+"""Why repeated attempts failed; only an instruction that is too complex is cured by steps."""
+Score5 = Annotated[int, Field(ge=1, le=5)]
+
+
+def _one_line(text: object) -> object:
+    return " ".join(text.split()) if isinstance(text, str) else text
+
+
+Line = Annotated[str, BeforeValidator(_one_line)]
+"""A text on one line, with single spaces."""
+FilledLine = Annotated[Line, Field(min_length=1)]
+
+
+class Thresholds(Record):
+    """Least score per axis with which a picture is accepted."""
+
+    instruction: Score5
+    consistency: Score5
+    quality: Score5
+    knowledge: Score5
+
+
+class Evaluation(Record):
+    """E of SAIR: what is seen in a picture, and its four scores from 1 to 5."""
+
+    reasoning: Line = ""
+    instruction: Score5
+    consistency: Score5
+    quality: Score5
+    knowledge: Score5
+
+    def passes(self, least: Thresholds) -> bool:
+        """Whether every axis reaches its threshold.
+
+        >>> fine = Evaluation(instruction=5, consistency=3, quality=4, knowledge=3)
+        >>> fine.passes(Thresholds(instruction=5, consistency=3, quality=3, knowledge=3))
+        True
+        >>> fine.passes(Thresholds(instruction=5, consistency=4, quality=3, knowledge=3))
+        False
+        """
+        return all(getattr(self, axis) >= getattr(least, axis) for axis in AXES)
+
+
+class Reflection(Record):
+    """R of SAIR: why a picture failed and what to do about it.
+
+    ``kind`` is null where nobody named one.
+    """
+
+    kind: FailureKind | None = None
+    failure_analysis: FilledLine
+    improvement_plan: FilledLine
+
+
 class Failure(Record):
     """A call that gave no answer after its retries: counted, and never turned into a number."""
 
-    role: Literal["planner", "generator", "critic", "judge"]
+    role: Literal["planner", "generator", "critic", "judge", "analyzer"]
     reason: str
     final: bool = False
     """Whether the backend has done all its retries, so that asking again at once is no use."""

@@ -234,7 +234,7 @@ def example_table(example: Mapping[str, Any]) -> Any:
 
 def tags_of(stage: StageRun) -> dict[str, str]:
     """Where a version comes from: data digests, git, packages."""
-    found = provenance()
+    found = provenance(Path.cwd())
     tags = {f"data.{name}": digest(stage.dep(name)) for name in DATA}
     kept = ("mlflow.source.git.commit", "interloom.git_dirty", "interloom.packages")
     return tags | {name.removeprefix("mlflow."): found[name] for name in kept}
@@ -267,9 +267,10 @@ def training_runs(stage: StageRun) -> dict[str, str]:
 def model_card(settings: Settings, stage: StageRun, tags: Mapping[str, str]) -> str:
     """The model card: training runs, data, benchmark table, limits."""
     from interloom.benchmarks.report import markdown
+    from interloom.benchmarks.report_page import judge_line
 
     summary = json.loads((stage.dep("evaluation") / "summary.json").read_text(encoding="utf-8"))
-    table = markdown(summary, settings.seed).split("\n", 2)[2]
+    table = markdown(summary).split("\n", 2)[2]
     generator = settings.models.generator_named(settings.evaluate.generator).model
     lines = [
         "# interloom: planner, critic and pipeline",
@@ -285,8 +286,8 @@ def model_card(settings: Settings, stage: StageRun, tags: Mapping[str, str]) -> 
         table,
         "## Limits",
         "",
-        "The judge that scored the training data also graded the benchmarks. One training seed; "
-        "intervals are over items. The pocket profile speaks the pocket world's language alone.",
+        f"{judge_line(summary)} One training seed; intervals are over items. The pocket profile "
+        "speaks the pocket world's language alone.",
         "",
     ]
     return "\n".join(lines)

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from interloom.records import Critique, Failure, Plan, Record, Request, Score
+from interloom.records import (
+    Critique,
+    Evaluation,
+    Failure,
+    Plan,
+    Record,
+    Reflection,
+    Request,
+    RootCause,
+    Score,
+)
 
 
 class GenerationJob(Record):
@@ -34,6 +44,38 @@ class JudgeCase(Record):
     prompt: str
 
 
+class DraftCase(Record):
+    """What an analyzer evaluates: is ``image`` what ``instruction`` asks of the references.
+
+    The last reference is the picture to edit; without any, the picture is made from nothing.
+    """
+
+    instruction: str
+    references: tuple[bytes, ...] = ()
+    image: bytes
+
+
+class FailedCase(DraftCase):
+    """A picture that was not accepted, with its evaluation."""
+
+    evaluation: Evaluation
+
+
+class ReflectionCase(FailedCase):
+    """A reflection to be rated, with the picture that it speaks of."""
+
+    reflection: Reflection
+
+
+class StepCase(Record):
+    """A sub-step to be rated: does it lead from ``current`` to what ``instruction`` asks for."""
+
+    instruction: str
+    references: tuple[bytes, ...] = ()
+    current: bytes | None
+    step: str
+
+
 class Generator(Protocol):
     name: str
 
@@ -60,3 +102,29 @@ class Judge(Protocol):
     name: str
 
     def score(self, cases: Sequence[JudgeCase]) -> list[Score | Failure]: ...
+
+
+class Analyzer(Protocol):
+    """SAIR's ANALYZER: evaluates, reflects, finds root causes, decomposes, and rates texts."""
+
+    name: str
+
+    def evaluate(self, cases: Sequence[DraftCase]) -> list[Evaluation | Failure]: ...
+
+    def reflect(self, cases: Sequence[FailedCase]) -> list[Reflection | Failure]: ...
+
+    def diagnose(self, cases: Sequence[FailedCase]) -> list[RootCause | Failure]:
+        """Why the tries failed, of which the last one is shown."""
+        ...
+
+    def decompose(self, cases: Sequence[FailedCase]) -> list[tuple[str, ...] | Failure]:
+        """Atomic sub-steps, from the references on: the failed picture is not built upon."""
+        ...
+
+    def rate_reflections(self, cases: Sequence[ReflectionCase]) -> list[float | Failure]:
+        """Validity in [0, 1]."""
+        ...
+
+    def rate_steps(self, cases: Sequence[StepCase]) -> list[float | Failure]:
+        """Validity in [0, 1]."""
+        ...

@@ -25,25 +25,26 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from interloom import dvc_state, ranks
+from interloom import dvc_state, images, ranks
 from interloom.atomic import declare_whole, finish, is_whole
 from interloom.backends.ledger import LEDGER
 from interloom.cache import CACHE
 from interloom.code import code_of
 from interloom.digests import digest
 from interloom.errors import InterloomError
+from interloom.faults import told_plainly
 from interloom.guards import signals_unwind, stage_lock, watch_parents
-from interloom.progress import Bar, clock
+from interloom.progress import RUN_PREFIX, Bar, clock, flow_listens, to_picture
 from interloom.seeding import seed_everything
 from interloom.settings import Settings
-from interloom.stages import StageSpec, upstream
+from interloom.stages import StageSpec, maker
 from interloom.tracking import (
     DataFile,
     Recorder,
@@ -55,8 +56,6 @@ from interloom.tracking import (
 MEMORY = ".interloom/digests.sqlite"
 FREE_SECTIONS = frozenset(["profile", "seed", "remote"])
 """What every stage may read: no output depends on how calls to remote backends travel."""
-RUN_PREFIX = "::run "
-"""Begins the line by which a stage in a pod tells its MLflow run."""
 LOGGED_BYTES = 8 << 20
 """Metrics and plots up to this size are also MLflow artifacts."""
 
@@ -78,19 +77,28 @@ class StageRun:
         What is kept here must be found by its whole question (model, messages, settings), as
         nothing else tells old answers from new ones.
         """
-        folder = self._root / CACHE / self.name
+        folder = dvc_state.home(self._root) / CACHE / self.name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     @property
     def ledger(self) -> Path:
         """File in which the costs of remote calls are written down."""
-        return self._root / LEDGER
+        return dvc_state.home(self._root) / LEDGER
 
     @property
     def name(self) -> str:
         """The stage's name."""
         return self._spec.name
+
+    @property
+    def value(self) -> str:
+        """What this cell of a matrix is for; empty in other stages."""
+        return self._spec.value
+
+    def digest_of(self, dep: str) -> str:
+        """Digest of the declared dependency."""
+        return digest(self.dep(dep), self._root / MEMORY)
 
     def dep(self, name: str) -> Path:
         """The declared dependency ``name`` (an output of an earlier stage, or shipped data)."""
@@ -127,6 +135,19 @@ class StageRun:
         """A file or folder for the MLflow run, copied as it is now."""
         if self._recorder is not None:
             self._recorder.artifact(path, folder)
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A table for the MLflow run, all rows with the same columns."""
+        if self._recorder is not None:
+            self._recorder.table(name, rows)
+
+    def picture(self, name: str, data: bytes) -> None:
+        """A small picture to look at while the lifecycle runs: in the Prefect and MLflow runs."""
+        path = self.work / f"{name}.png"
+        path.write_bytes(data)
+        self.artifact(path, "pictures")
+        if flow_listens():
+            print(to_picture(name, images.data_url(data)), flush=True)
 
     def trace(self, span: Span, tags: Mapping[str, str]) -> None:
         """A tree of spans for the MLflow run's traces."""
@@ -189,13 +210,14 @@ def run_stage(
     records; the others only compute.
 
     Raises ``InterloomError`` for missing inputs, a missing body or a body that left an output out;
-    whatever the body raises passes through. In every such case the old outputs stand untouched.
+    for a full disk, missing rights and damaged inputs; whatever else the body raises passes
+    through. In every such case the old outputs stand untouched.
     """
     if ranks.rank():
         _assist(spec, settings, root, inputs)
         return
     started = time.monotonic()
-    with stage_lock(root, spec.name), signals_unwind():
+    with told_plainly(spec.name, root), stage_lock(root, spec.name), signals_unwind():
         identity = identify(spec, settings, root, inputs)
         params, inputs, key = identity.params, identity.inputs, identity.key
         work, aside = identity.work(root, spec.name), identity.aside(root, spec.name)
@@ -213,7 +235,13 @@ def run_stage(
                     "interloom.resumed": str(resumed).lower()}  # fmt: skip
             flat = {"profile": settings.profile, **flatten(params)}
             recorder = open_recorder(
-                root, settings.tracking, stage=spec.name, params=flat, inputs=inputs, tags=tags
+                root,
+                settings.tracking,
+                stage=spec.name,
+                summary=spec.summary,
+                params=flat,
+                inputs=inputs,
+                tags=tags,
             )
             _announce(recorder)
         stage = StageRun(spec, root, work, aside, recorder)
@@ -224,8 +252,9 @@ def run_stage(
             else:
                 body = _body(spec)
                 seed_everything(settings.seed)
-                body(_only(settings, spec), stage)
-                _check_all_written(spec, root, aside)
+                with told_plainly(spec.name, root, {item.path: item.md5 for item in inputs}):
+                    body(_only(settings, spec), stage)
+                    _check_all_written(spec, root, aside)
                 _note_products(spec, aside, recorder)
             digests = finish(root, aside)
         except BaseException as error:
@@ -305,18 +334,14 @@ def _inputs(spec: StageSpec, root: Path) -> tuple[DataFile, ...]:
     found: list[DataFile] = []
     for name, path in spec.deps.items():
         if not (root / path).exists():
-            makers = [other.name for other in upstream(spec) if _makes(other, path)]
-            how = f"run `dvc repro {makers[0]}`" if makers else "run `dvc pull data.dvc`"
+            made_by = maker(path)
+            how = f"run `dvc repro {made_by.name}`" if made_by else "run `dvc pull data.dvc`"
             raise InterloomError(f"stage {spec.name} needs {path}, which is not there: {how}")
         found.append(DataFile(name, path, digest(root / path, memory), "dep"))
     for path in code_of(spec.module):
         if (root / path).exists():  # installed without sources: nothing to hash
             found.append(DataFile(path, path, digest(root / path), "code"))
     return tuple(found)
-
-
-def _makes(spec: StageSpec, path: str) -> bool:
-    return any(path == out or path.startswith(out + "/") for out in spec.products.values())
 
 
 def _key(spec: StageSpec, params: Mapping[str, Any], inputs: tuple[DataFile, ...]) -> str:
@@ -377,6 +402,8 @@ def _close(
     complaint = recorder.close(status, error=error, outs=outs, metrics=numbers)
     if complaint:
         print(f"warning: {complaint}", file=sys.stderr, flush=True)
+    if recorder.sent is not None and flow_listens():
+        print(f"{RUN_PREFIX}{recorder.sent}", flush=True)
 
 
 def _status(error: BaseException) -> Status:

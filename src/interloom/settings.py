@@ -13,9 +13,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from interloom.cluster.settings import ClusterSettings
 from interloom.errors import InterloomError
@@ -214,6 +214,70 @@ class ValidationSettings(Section):
     """How far the SFT:RL ratio may be from the wanted one, relative."""
 
 
+class UnifiedSettings(Section):
+    """The unified model of the adaptive system, and how it is called."""
+
+    model: str
+    """Folder or hub name of an Emu3."""
+    dtype: Literal["float32", "bfloat16", "float16"]
+    image_pixels: Annotated[int, Field(ge=0, le=4096)]
+    """Side of the pictures that it gives to others; 0 leaves them as the model makes them."""
+    grid_side: Annotated[int, Field(ge=1, le=128)]
+    """Side of the pictures that it makes, in tokens."""
+    batch_size: Count
+    """Streams that it writes at a time."""
+
+
+class ThresholdsSettings(Section):
+    """Least score per axis, 1 to 5, with which a picture is accepted."""
+
+    instruction: Annotated[int, Field(ge=1, le=5)]
+    consistency: Annotated[int, Field(ge=1, le=5)]
+    quality: Annotated[int, Field(ge=1, le=5)]
+    knowledge: Annotated[int, Field(ge=1, le=5)]
+
+
+class MixSettings(Section):
+    """Shares of the modes among the stories, relative to each other; 0 leaves a mode out."""
+
+    direct: Annotated[float, Field(ge=0)]
+    reflection: Annotated[float, Field(ge=0)]
+    multi_step: Annotated[float, Field(ge=0)]
+
+
+class AdaptiveDataSettings(Section):
+    """Hierarchical escalation: requests to stories of three modes."""
+
+    requests: str
+    """``pocket``, or a JSONL file with ``instruction`` and ``images``, of which the stage looks at
+    the name alone."""
+    count: Count
+    """Requests of the pocket world that are to become stories; a file is used up."""
+    rl_count: Count
+    """Further requests, which are kept for RL; the last ones of a file."""
+    in_flight: Count
+    """Requests that are carried out together."""
+    analyzer_backend: Literal["pocket", "gemini", "openai"]
+    analyzer_model: str
+    """Temperature and limits of a remote one are those of ``teacher``."""
+    generator: GeneratorName
+    """Which of the profile's generators mends pictures and carries out sub-steps."""
+    show_references: bool
+    """Whether it sees all of a request's pictures, or only the one that it edits."""
+    temperature: Annotated[float, Field(ge=0, le=5)]
+    """Of the visual tokens of first tries."""
+    top_k: Annotated[int, Field(ge=0)]
+    accepted: ThresholdsSettings
+    step_accepted: ThresholdsSettings
+    rounds: Annotated[int, Field(ge=0, le=3)]
+    step_tries: Annotated[int, Field(ge=1, le=20)]
+    retries: Annotated[int, Field(ge=0, le=20)]
+    """Repeats of a failed call before its request is discarded."""
+    mix: MixSettings
+    threads: Annotated[int, Field(ge=0, le=1024)]
+    """CPU threads; 0 leaves the choice to torch."""
+
+
 class TrainerSettings(Section):
     """What SFT and GRPO have in common."""
 
@@ -225,6 +289,10 @@ class TrainerSettings(Section):
     micro_batch_size: Count
     """Samples per forward pass and device; the rest of a batch is accumulated."""
     gradient_checkpointing: bool
+    weights_dtype: Literal["float32", "bfloat16"]
+    """Number type of the stored weights while they are trained. A bfloat16 weight does not see
+    steps under about 1/256 of itself, which at the papers' learning rates is most of them; with
+    LoRA it is the frozen base that is stored so."""
     lora_rank: Annotated[int, Field(ge=0, le=1024)]
     """0 trains all weights."""
     max_new_tokens: Annotated[int, Field(ge=8, le=16384)]
@@ -245,6 +313,13 @@ class SftSettings(TrainerSettings):
     epochs: Annotated[float, Field(gt=0, le=1000)]
     batch_size: Count
     """Samples per optimiser step, over all devices."""
+
+
+class AdaptiveSftSettings(SftSettings):
+    """Supervised fine-tuning of the unified model on stories."""
+
+    masking: Literal["selective", "full"]
+    """``full`` learns failed pictures too: what selective masking is compared with."""
 
 
 class PlannerSftSettings(SftSettings):
@@ -302,20 +377,80 @@ class GrpoSettings(TrainerSettings):
     readiness: ReadinessSettings
 
 
+class AdaptiveGrpoSettings(TrainerSettings):
+    """GRPO of the unified model (``adaptive/rewards.py``)."""
+
+    epochs: Annotated[float, Field(gt=0, le=1000)]
+    max_steps: Annotated[int, Field(ge=0)]
+    """Optimiser steps at most; 0 goes through the data ``epochs`` times."""
+    batch_size: Count
+    """Requests per optimiser step, over all devices."""
+    group_size: Annotated[int, Field(ge=2, le=256)]
+    """Trajectories per request."""
+    temperature: Annotated[float, Field(gt=0, le=5)]
+    """Of words."""
+    picture_temperature: Annotated[float, Field(ge=0, le=5)]
+    picture_top_k: Annotated[int, Field(ge=0)]
+    kl_coefficient: Annotated[float, Field(ge=0, le=10)]
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo"]
+    scale_rewards: Literal["group", "batch", "none"]
+    composition: Literal["paper", "released"]
+    bonus: Literal["paper", "gated", "none"]
+    """Complexity bonus N*/N_i: as in the paper, to successes only, or to nobody."""
+    epsilon: Fraction
+    """How far below the best of its group a trajectory still competes."""
+    outcome_weight: Fraction
+    format_weight: Fraction
+    step_weight: Fraction
+    reward_retries: Annotated[int, Field(ge=0, le=20)]
+    """Repeats of a failed analyzer call before its trajectory is left out."""
+
+
 SystemName = Literal[
     "generator", "zero-shot", "planner-sft", "one-agent", "full-sft", "full-rl", "oracle"
 ]
-"""The systems that are compared (``benchmarks/systems.py``)."""
+"""The systems that are compared (``benchmarks/parts.py``)."""
+BenchmarkName = Literal["ueval", "comm", "wise", "rise", "geneval", "kris", "omnicontext"]
+SystemKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+AgentName = Annotated[
+    str,
+    Field(pattern=r"^(none|vlm|planner-sft|critic-sft|critic-rl|teacher|(gemini|openai):\S+)$"),
+]
+"""``none``, a model of this project, ``teacher`` (of the ``teacher`` section, without its
+imperfections), or ``BACKEND:MODEL`` for a remote one."""
+
+
+class AgentsSettings(Section):
+    """A system of one's own: who plans, who draws, who criticises."""
+
+    planner: AgentName
+    critic: AgentName
+    generator: GeneratorName | GeneratorSettings
+    max_attempts: Annotated[int, Field(ge=1, le=20)]
+
+
+class RegisteredSettings(Section):
+    """A system out of the model registry."""
+
+    registered: Annotated[str, Field(pattern=r"^models:/[^/@]+(@[^/@]+|/\d+)$")]
+    """An alias is looked up when the stage runs; a version always means the same."""
 
 
 class EvaluateSettings(Section):
     """Which systems on which benchmarks."""
 
-    benchmarks: Annotated[list[Literal["ueval", "wise", "rise"]], Field(min_length=1)]
-    systems: Annotated[list[SystemName], Field(min_length=1)]
+    benchmarks: Annotated[list[BenchmarkName], Field(min_length=1)]
+    data: dict[BenchmarkName, str]
+    """Copies of the real benchmarks in their published layout: a file, a folder, or
+    ``hub:OWNER/NAME``. Those not named here are pocket editions. The stage looks at the name alone:
+    what changed needs another name."""
+    more_systems: dict[SystemKey, AgentsSettings | RegisteredSettings]
+    """Systems beside the project's own ones."""
+    systems: Annotated[list[SystemKey], Field(min_length=1)]
     """In this order; differences between neighbours are reported."""
     generator: GeneratorName
-    """Which of the profile's generators all systems share, and the registered pipeline uses."""
+    """Which of the profile's generators the project's systems share, and the registered pipeline
+    uses."""
     items: Annotated[int, Field(ge=8)]
     """Items per benchmark at most; spread evenly over its tasks."""
     max_attempts: Annotated[int, Field(ge=1, le=20)]
@@ -328,6 +463,47 @@ class EvaluateSettings(Section):
     """Conversations that planner or critic answer at a time."""
     threads: Annotated[int, Field(ge=0, le=1024)]
     """CPU threads; 0 leaves the choice to torch."""
+
+    @field_validator("systems")
+    @classmethod
+    def _known(cls, systems: list[str], info: ValidationInfo) -> list[str]:
+        known = [*get_args(SystemName), *info.data.get("more_systems", {})]
+        unknown = [name for name in systems if name not in known]
+        if unknown:
+            raise ValueError(
+                f"no system {unknown[0]!r}; systems: {', '.join(known)} "
+                "(evaluate.more_systems adds others)"
+            )
+        return systems
+
+    @field_validator("more_systems")
+    @classmethod
+    def _new(cls, systems: dict[str, Any]) -> dict[str, Any]:
+        for name in systems:
+            if name in get_args(SystemName):
+                raise ValueError(f"{name!r} is one of the project's own systems: take another name")
+        return systems
+
+
+class GradingSettings(Section):
+    """Who grades the benchmarks."""
+
+    backend: Literal["pocket", "gemini", "openai"]
+    """``pocket``: the exact verifier, for pocket editions alone."""
+    model: str
+    allow_training_judge: bool
+    """Whether the judge may be the one that scored the training data and gave the rewards; the
+    report says so."""
+    temperature: Annotated[float, Field(ge=0, le=2)]
+    max_output_tokens: Annotated[int, Field(ge=64)]
+    """Longest answer, thinking included."""
+    wise_protocol: Literal["legacy", "verified"]
+    """Of the real WISE; the pocket edition is legacy."""
+    detector: str
+    """Object detection model (folder or hub name) that grades the real GenEval; empty lets the
+    judge do it."""
+    colour_model: str
+    """CLIP model that names the colours of what the detector finds."""
 
 
 class ReportSettings(Section):
@@ -366,9 +542,7 @@ class PromotionSettings(Section):
     """How long the flow waits for that person."""
     experiment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$")]
     """MLflow experiment with one run per decision."""
-    benchmarks: Annotated[
-        dict[Literal["ueval", "wise", "rise"], BenchmarkLimits], Field(min_length=1)
-    ]
+    benchmarks: Annotated[dict[BenchmarkName, BenchmarkLimits], Field(min_length=1)]
     """The benchmarks that both versions must have been evaluated on."""
     min_gain: Annotated[float, Field(ge=-100, le=100)]
     """Least lower end of the interval of the mean difference over these benchmarks."""
@@ -417,12 +591,19 @@ class ServingSettings(Section):
     """Whether each request becomes an MLflow trace, and whether its texts and pictures do."""
 
 
-class OrchestrationSettings(Section):
-    """How the Prefect flow runs stages; no stage depends on it."""
+class LimitSettings(Section):
+    """How long a stage may take, and how often it is tried again."""
 
     timeout_minutes: Annotated[float, Field(gt=0)]
-    """Per stage; the process group of a stage that takes longer is killed."""
+    """The process group of a stage that takes longer is killed."""
     retries: Annotated[int, Field(ge=0, le=20)]
+
+
+class OrchestrationSettings(LimitSettings):
+    """How the Prefect flow runs stages; no stage depends on it."""
+
+    stages: dict[str, LimitSettings]
+    """Limits of single stages, where they differ from those for all."""
     retry_delay_seconds: Annotated[float, Field(ge=0)]
     parallel_stages: Annotated[int, Field(ge=1, le=64)]
 
@@ -448,11 +629,16 @@ class Settings(Section):
     trajectories: TrajectoriesSettings
     critic_data: CriticDataSettings
     planner_data: PlannerDataSettings
+    unified: UnifiedSettings
+    adaptive_data: AdaptiveDataSettings
     validation: ValidationSettings
     sft_planner: PlannerSftSettings
     sft_critic: SftSettings
+    sft_adaptive: AdaptiveSftSettings
     grpo_critic: GrpoSettings
+    grpo_adaptive: AdaptiveGrpoSettings
     evaluate: EvaluateSettings
+    grading: GradingSettings
     report: ReportSettings
     registration: RegistrationSettings
     promotion: PromotionSettings

@@ -7,13 +7,19 @@ knows a path. After a change here, or of what a body imports, run ``interloom st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
 from interloom.errors import InterloomError
+from interloom.settings import Settings
 
 NO_PATHS: Mapping[str, str] = {}
+System = Literal["agents", "adaptive"]
+"""The two systems: planner and critic around a generator, and the unified model."""
+ITEM = "${item.value}"
+"""In a path: the value of a matrix's cell, as DVC writes it."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,24 @@ class StageSpec:
     metrics: Mapping[str, str] = field(default_factory=dict)
     """JSON files of numbers, kept in git."""
     plots: Mapping[str, str] = field(default_factory=dict)
-    """CSV files with a header, or drawings."""
+    """CSV files with a header, or drawings; how `dvc plots` draws them is said by their names."""
+    system: System = "agents"
+    """Which system's lifecycle it belongs to."""
+    matrix: str = ""
+    """Key of a list in the params file (``evaluate.benchmarks``): the stage runs once for each of
+    its values, as ``NAME@VALUE``, and ``ITEM`` in its paths stands for the value."""
+    value: str = ""
+    """The value that this cell of a matrix is for; empty for the matrix as a whole."""
+
+    @property
+    def family(self) -> str:
+        """The name without the cell's value."""
+        return self.name.partition("@")[0]
+
+    def cell(self, value: str) -> StageSpec:
+        """The cell of this matrix for one value."""
+        outs = {name: path.replace(ITEM, value) for name, path in self.outs.items()}
+        return replace(self, name=f"{self.name}@{value}", outs=outs, value=value)
 
     @property
     def products(self) -> dict[str, str]:
@@ -53,8 +76,19 @@ CRITIC_RL = {"critic-rl": "outputs/models/critic-rl"}
 CURVES = {
     f"curve-{name}": f"plots/{name}.csv" for name in ("sft-planner", "sft-critic", "grpo-critic")
 }
+UMM = {"umm": "data/umm"}
+ADAPTIVE_DATA = {"adaptive-data": "outputs/adaptive-data"}
+ADAPTIVE_SFT = {"adaptive-sft": "outputs/models/adaptive-sft"}
+ADAPTIVE_VERDICT = {"adaptive-verdict": "outputs/adaptive-validation/result.json"}
+ANSWERS = {"answers": "outputs/answers"}
 EVALUATION = {"evaluation": "outputs/evaluation"}
 REPORT = {"report": "reports"}
+DRAWN: Mapping[str, Mapping[str, str]] = {
+    "yield": {"template": "yields", "x": "rows", "y": "step"},
+    "curve": {"template": "curves", "x": "step", "y": "value"},
+    "scores": {"template": "scores", "x": "system", "y": "score"},
+}
+"""How `dvc plots` draws the CSV files, which have one row a value: templates of ``.dvc/plots``."""
 
 STAGES: tuple[StageSpec, ...] = (
     StageSpec(
@@ -136,11 +170,20 @@ STAGES: tuple[StageSpec, ...] = (
         plots={"curve": "plots/grpo-critic.csv"},
     ),
     StageSpec(
-        name="evaluate",
-        summary="run the systems on the benchmarks and grade what they made",
-        module="interloom.benchmarks.evaluate",
+        name="generate",
+        summary="let every system answer a benchmark",
+        module="interloom.benchmarks.generate",
         sections=("evaluate", "models", "teacher"),
         deps=PLANNER_SFT | CRITIC_SFT | CRITIC_RL | GENERATORS | VLM,
+        outs={"answers": f"outputs/answers/{ITEM}"},
+        matrix="evaluate.benchmarks",
+    ),
+    StageSpec(
+        name="evaluate",
+        summary="grade what the systems made, by each benchmark's judge and formula",
+        module="interloom.benchmarks.evaluate",
+        sections=("evaluate", "grading", "teacher"),
+        deps=ANSWERS,
         outs=EVALUATION,
         metrics={"metrics": "metrics/evaluate.json"},
         plots={"scores": "plots/evaluate.csv"},
@@ -150,7 +193,7 @@ STAGES: tuple[StageSpec, ...] = (
         summary="write the page with tables, curves and galleries",
         module="interloom.benchmarks.report",
         sections=("evaluate", "report"),
-        deps=EVALUATION | TRAJECTORIES | VERDICT | CURVES,
+        deps=EVALUATION | ANSWERS | TRAJECTORIES | VERDICT | CURVES,
         outs=REPORT,
     ),
     StageSpec(
@@ -161,26 +204,106 @@ STAGES: tuple[StageSpec, ...] = (
         deps=PLANNER_SFT | CRITIC_RL | GENERATORS | PLANNER_DATA | CRITIC_DATA | EVALUATION,
         outs={"registration": "outputs/registration.json"},
     ),
+    StageSpec(
+        name="adaptive-data",
+        summary="escalate requests to stories: first try, reflections, plans",
+        module="interloom.adaptive.data",
+        sections=("adaptive_data", "models", "teacher", "unified"),
+        deps=UMM | GENERATORS,
+        outs=ADAPTIVE_DATA,
+        metrics={"metrics": "metrics/adaptive-data.json"},
+        plots={"yield": "plots/adaptive-data.csv", "flow": "plots/adaptive-data.svg"},
+        system="adaptive",
+    ),
+    StageSpec(
+        name="validate-adaptive",
+        summary="stop the adaptive lifecycle unless its stories meet their expectations",
+        module="interloom.adaptive.expectations",
+        sections=("adaptive_data", "models", "unified"),
+        deps=ADAPTIVE_DATA,
+        outs={"adaptive-validation": "outputs/adaptive-validation"},
+        metrics={"metrics": "metrics/validate-adaptive.json"},
+        system="adaptive",
+    ),
+    StageSpec(
+        name="sft-adaptive",
+        summary="fine-tune the unified model on stories, with selective loss masking",
+        module="interloom.adaptive.sft",
+        sections=("adaptive_data", "models", "sft_adaptive", "teacher", "unified"),
+        deps=ADAPTIVE_DATA | ADAPTIVE_VERDICT | UMM,
+        outs=ADAPTIVE_SFT,
+        metrics={"metrics": "metrics/sft-adaptive.json"},
+        plots={"curve": "plots/sft-adaptive.csv"},
+        system="adaptive",
+    ),
+    StageSpec(
+        name="grpo-adaptive",
+        summary="improve the unified model's choice of mode by RL on whole trajectories",
+        module="interloom.adaptive.grpo",
+        sections=("adaptive_data", "grpo_adaptive", "models", "teacher", "unified"),
+        deps=ADAPTIVE_DATA | ADAPTIVE_VERDICT | ADAPTIVE_SFT,
+        outs={"adaptive-rl": "outputs/models/adaptive-rl"},
+        metrics={"metrics": "metrics/grpo-adaptive.json"},
+        plots={"curve": "plots/grpo-adaptive.csv"},
+        system="adaptive",
+    ),
 )
 
 
 def find_stage(name: str) -> StageSpec:
-    """The stage called ``name``; ``InterloomError`` names the ones there are."""
+    """The stage called ``name``, or a matrix's cell ``NAME@VALUE``.
+
+    Raises:
+        InterloomError: names the stages there are.
+    """
+    family, _, value = name.partition("@")
     for spec in STAGES:
-        if spec.name == name:
-            return spec
+        if spec.name == family and (spec.matrix or not value):
+            return spec.cell(value) if value else spec
     known = ", ".join(spec.name for spec in STAGES)
     raise InterloomError(f"no stage {name!r}; stages: {known}")
 
 
+def cells(spec: StageSpec, settings: Settings) -> tuple[StageSpec, ...]:
+    """What is run for a stage: its matrix's cells under these settings, else itself.
+
+    Raises:
+        InterloomError: a cell that the params file does not name.
+    """
+    if not spec.matrix:
+        return (spec,)
+    values: Any = settings
+    for key in spec.matrix.split("."):
+        values = vars(values)[key]
+    if not spec.value:
+        return tuple(spec.cell(value) for value in values)
+    if spec.value not in values:
+        raise InterloomError(f"{spec.name}: {spec.matrix} has {', '.join(values)}")
+    return (spec,)
+
+
+def all_cells(names: Sequence[str], settings: Settings) -> list[str]:
+    """The names of what is run for these stages."""
+    return [cell.name for name in names for cell in cells(find_stage(name), settings)]
+
+
 def upstream(spec: StageSpec) -> list[StageSpec]:
     """The stages whose outputs ``spec`` reads, directly, in the order of the list."""
-    read = set(spec.deps.values())
-    return [
-        other
-        for other in STAGES
-        if any(path == out or path.startswith(out + "/") for path in read for out in _all(other))
-    ]
+    read = [PurePosixPath(path) for path in spec.deps.values()]
+    return [other for other in STAGES if any(_touch(path, _all(other)) for path in read)]
+
+
+def _touch(path: PurePosixPath, outs: Iterator[str]) -> bool:
+    """Whether a path is one of these, or inside one, or around a matrix's."""
+    return any(
+        path.is_relative_to(out) or (ITEM in out and PurePosixPath(out).is_relative_to(path))
+        for out in outs
+    )
+
+
+def maker(path: str) -> StageSpec | None:
+    """The stage that writes ``path`` or a folder around it; none for shipped data."""
+    return next((spec for spec in STAGES if _touch(PurePosixPath(path), _all(spec))), None)
 
 
 def downstream(name: str) -> list[StageSpec]:
@@ -192,27 +315,46 @@ def downstream(name: str) -> list[StageSpec]:
     return [spec for spec in STAGES if spec.name in reached]
 
 
-def wanted_stages(from_stage: str | None, only: str | None) -> list[str]:
-    """Names of the stages to run: all, one, or one and what needs it."""
+def wanted_stages(
+    from_stage: str | None, only: str | None, system: System | None = None
+) -> list[str]:
+    """Names of the stages to run: those of a system, one, or one and what needs it.
+
+    Without a system, a stage that is named says which one, and else it is the agents'.
+    """
     if from_stage and only:
         raise InterloomError("give --from or --only, not both")
+    named = from_stage or only
+    system = system or (find_stage(named).system if named else "agents")
+    chosen: Sequence[StageSpec] = downstream(from_stage) if from_stage else STAGES
     if only:
-        return [find_stage(only).name]
-    return [spec.name for spec in (downstream(from_stage) if from_stage else STAGES)]
+        chosen = [find_stage(only)]
+    names = [spec.name for spec in chosen if spec.system == system]
+    if not names:
+        raise InterloomError(f"stage {named!r} is not of the system {system!r}")
+    return names
 
 
 def _all(spec: StageSpec) -> Iterator[str]:
     yield from spec.products.values()
 
 
+def listed(root: Path) -> list[StageSpec]:
+    """The stages that ``dvc.yaml`` has: the adaptive system's only where its miniature is."""
+    return [spec for spec in STAGES if spec.system == "agents" or (root / UMM["umm"]).exists()]
+
+
 def to_dvc(code: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     """The content of ``dvc.yaml``; ``code`` gives each stage's source files (``code.py``)."""
-    return {"stages": {spec.name: _dvc_stage(spec, code[spec.name]) for spec in STAGES}}
+    return {"stages": {name: _dvc_stage(find_stage(name), code[name]) for name in code}}
 
 
 def _dvc_stage(spec: StageSpec, code: tuple[str, ...]) -> dict[str, Any]:
+    name = f"{spec.name}@{ITEM}" if spec.matrix else spec.name
+    matrix = {"matrix": {"value": f"${{{spec.matrix}}}"}} if spec.matrix else {}
     entry: dict[str, Any] = {
-        "cmd": f"interloom run {spec.name}",
+        **matrix,
+        "cmd": f"interloom run {name}",
         "desc": spec.summary,
         "deps": [*sorted(spec.deps.values()), *code],
         "params": ["seed", *sorted(spec.sections)],
@@ -221,5 +363,6 @@ def _dvc_stage(spec: StageSpec, code: tuple[str, ...]) -> dict[str, Any]:
     if spec.metrics:
         entry["metrics"] = [{path: {"cache": False}} for path in sorted(spec.metrics.values())]
     if spec.plots:
-        entry["plots"] = sorted(spec.plots.values())
+        plots = sorted((path, name) for name, path in spec.plots.items())
+        entry["plots"] = [{path: dict(DRAWN[n])} if n in DRAWN else path for path, n in plots]
     return entry

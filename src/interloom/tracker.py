@@ -71,7 +71,7 @@ class StageRecord:
             found.experiment_id if found else client.create_experiment(self.start["experiment"])
         )
         self.client = client
-        self.facts = provenance()
+        self.facts = provenance(Path(self.start["root"]))
         self.parent = self._parent()
         known = self.folder / "run_id"
         if known.exists():
@@ -117,8 +117,16 @@ class StageRecord:
                     self.client.log_artifacts(self.run, str(path), inside)
                 else:
                     self.client.log_artifact(self.run, str(path), where)
+            elif event["event"] == "table" and event["columns"]:
+                self._table(f"tables/{event['name']}.json", event["columns"])
             elif event["event"] == "trace":
                 self._trace(Path(event["path"]), event["tags"])
+
+    def _table(self, file: str, columns: dict[str, list[Any]]) -> None:
+        """A table as MLflow's pages show it, once: MLflow would append to one that is there."""
+        known = self.client.list_artifacts(self.run, str(Path(file).parent))
+        if file not in {one.path for one in known}:
+            self.client.log_table(self.run, columns, file)
 
     def _trace(self, path: Path, tags: dict[str, str]) -> None:
         """A tree of spans as a trace of the run, once."""
@@ -159,7 +167,7 @@ class StageRecord:
         if self.parent is not None:
             seconds = event["metrics"].get("system.duration_seconds")
             if seconds is not None:
-                name = f"seconds.{self.start['stage']}"
+                name = f"seconds.{self.start['stage'].replace('@', '.')}"  # @ is not allowed
                 self.client.log_metric(self.parent, name, seconds)
         if self.parent is not None:
             self._conclude_parent()

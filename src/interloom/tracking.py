@@ -20,11 +20,13 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from interloom.dvc_state import home
 from interloom.errors import InterloomError
 from interloom.settings import TrackingSettings
 
@@ -117,8 +119,9 @@ def lifecycle_owner() -> Process | None:
 def tracking_uri(settings: TrackingSettings, root: Path) -> str:
     """Where runs go: the environment's ``MLFLOW_TRACKING_URI``, else the setting.
 
-    A relative SQLite path is taken from the project folder. For PostgreSQL the driver is named,
-    because the installed one is psycopg2 and SQLAlchemy 2.1 takes ``postgresql://`` for psycopg 3.
+    A relative SQLite path is taken from the project folder (``dvc_state.home``). For PostgreSQL the
+    driver is named, because the installed one is psycopg2 and SQLAlchemy 2.1 takes
+    ``postgresql://`` for psycopg 3.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or settings.uri
     for plain in ("postgresql://", "postgres://"):
@@ -126,7 +129,7 @@ def tracking_uri(settings: TrackingSettings, root: Path) -> str:
             return "postgresql+psycopg2://" + uri.removeprefix(plain)
     scheme = "sqlite:///"
     if uri.startswith(scheme) and not uri.startswith(scheme + "/"):
-        return scheme + str(root / uri.removeprefix(scheme))
+        return scheme + str(home(root) / uri.removeprefix(scheme))
     return uri
 
 
@@ -151,6 +154,8 @@ class Recorder:
         self._folder, self._root = folder, root
         self._file = (folder / "events.jsonl").open("a", encoding="utf-8", buffering=1)
         self._artifacts = 0
+        self.sent: str | None = None
+        """The MLflow run, once all of it is written."""
         start_tracker(root)
 
     def metrics(self, values: Mapping[str, float], step: int | None) -> None:
@@ -172,6 +177,11 @@ class Recorder:
         else:
             shutil.copy2(path, copy)
         self._write("artifact", path=str(copy), folder=folder)
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A table of the run, all rows with the first one's columns."""
+        columns = {column: [row[column] for row in rows] for column in (rows[0] if rows else ())}
+        self._write("table", name=name, columns=columns)
 
     def trace(self, span: Span, tags: Mapping[str, str]) -> None:
         """A tree of spans for the run's traces; its pictures become attachments."""
@@ -210,7 +220,14 @@ class Recorder:
             metrics=dict(metrics or {}),
         )
         self._file.close()
-        return self._wait(lambda: not self._folder.exists(), timeout)
+        known = self._folder / "run_id"
+
+        def written() -> bool:
+            with suppress(FileNotFoundError):  # gone with the folder
+                self.sent = known.read_text(encoding="utf-8")
+            return not self._folder.exists()
+
+        return self._wait(written, timeout)
 
     def _wait(self, done: Callable[[], bool], timeout: float) -> str | None:
         """Wait for the tracker; a complaint if it has a problem, or is not done in time."""
@@ -261,15 +278,20 @@ def open_recorder(
     settings: TrackingSettings,
     *,
     stage: str,
+    summary: str,
     params: Mapping[str, Any],
     inputs: tuple[DataFile, ...],
     tags: Mapping[str, str],
 ) -> Recorder:
     """Begin the record of a stage execution; ``params`` are flat, ``inputs`` what it reads."""
+    note = f"{summary[:1].upper()}{summary[1:]}."
+    if url := os.environ.get("INTERLOOM_FLOW_RUN_URL"):
+        note += f"\n\n[Flow run in Prefect]({url})"
     found = {tag: os.environ[name] for name, tag in VARIABLE_TAGS.items() if name in os.environ}
     owner = lifecycle_owner()
     start = {
         "event": "start",
+        "root": str(root.resolve()),
         "time": time.time(),
         "process": asdict(this_process()),
         "owner": asdict(owner or this_process()),
@@ -279,15 +301,16 @@ def open_recorder(
         "experiment": settings.experiment,
         "params": dict(params),
         "inputs": [asdict(item) for item in inputs],
-        "tags": {**found, **tags},
+        "tags": {"mlflow.note.content": note, **found, **tags},
     }
     # The tracker sees folders that end in the host's name, so this one appears when it is whole.
     name = f"{time.time():.3f}-{stage}-{uuid.uuid4().hex[:8]}"
-    fresh = root / SPOOL / f"{name}.new"
+    project = home(root)
+    fresh = project / SPOOL / f"{name}.new"
     fresh.mkdir(parents=True)
     (fresh / "events.jsonl").write_text(json.dumps(start) + "\n", encoding="utf-8")
     folder = fresh.rename(fresh.with_name(f"{name}-{socket.gethostname()}"))
-    return Recorder(folder, root)
+    return Recorder(folder, project)
 
 
 def send_kept(root: Path) -> str:

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from judged import PlayedJudge
+from model_server import picture
 
 from interloom.benchmarks import rise
 from interloom.benchmarks.rise import Grades, Item
@@ -65,3 +70,48 @@ def test_weighted_is_bounded_and_rises_with_reasoning(item: Item, c: int, r: int
     assert 0 <= value <= 100
     if r < 5:
         assert rise.weighted(item, Grades(c, r + 1, p)) > value
+
+
+def published(folder: Path, **changes: object) -> Path:
+    for name in ("a", "r"):
+        (folder / f"{name}.png").write_bytes(picture())
+    record = {"index": "causal_1", "category": "causal_reasoning", "instruction": "drop it",
+              "image": "a.png", "reference": "it is broken"}  # fmt: skip
+    (folder / "rise.json").write_text(json.dumps([record | changes]))
+    return folder
+
+
+def test_published_records_are_read(tmp_path: Path):
+    (item,) = rise.load(published(tmp_path))
+    assert (item.category, item.reference_text, item.references) == ("causal", "it is broken", ())
+    assert not item.consistency_free, "a missing value is false, and not true"
+    for said, free in ((None, False), (0, False), (1, True), (True, True)):
+        (item,) = rise.load(published(tmp_path, consistency_free=said, reference_img="r.png"))
+        assert (item.consistency_free, len(item.references)) == (free, 1)
+    for change, said in (
+        ({"consistency_free": "no"}, "'consistency_free' is 'no'"),
+        ({"image": "b.png"}, r"b\.png is not there"),
+        ({"category": "odd"}, "unknown category 'odd'"),
+    ):
+        with pytest.raises(InterloomError, match=said):
+            rise.load(published(tmp_path, **change))
+
+
+def test_a_judge_is_asked_about_the_axes_that_count(tmp_path: Path):
+    items = [Item(one.index, one.category, "x", one.consistency_free, picture()) for one in
+             (CAUSAL, LOGICAL, FREE)]  # fmt: skip
+    assert [rise.axes(item) for item in items] == [
+        ("reasoning", "consistency", "plausibility"),
+        ("reasoning", "consistency"),
+        ("reasoning", "plausibility"),
+    ]
+    for item in items[:2]:
+        path = tmp_path / "images" / item.category / f"{item.index}.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(picture("blue"))
+    judge = PlayedJudge(*({"reasoning": "", "grade": n} for n in (5, 4, 3, 2, 1)))
+    grades = rise.judged(items, tmp_path, judge)
+    assert grades == {"c": Grades(4, 5, 3), "l": Grades(1, 2, rise.SKIPPED), "f": Grades(1, 1, 1)}
+    assert [len(c.images) for c in judge.asked] == [2, 2, 1, 2, 2], "plausibility: the result alone"
+    bad = PlayedJudge({"reasoning": "", "grade": 6})
+    assert rise.judged(items, tmp_path, bad)["c"] is None

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
+import pytest
+
 from interloom.benchmarks import svg
 
 
@@ -10,11 +12,11 @@ def drawn(figure: str) -> ElementTree.Element:
     return ElementTree.fromstring(figure)
 
 
-def test_bars_have_heights_in_proportion():
+def test_bars_have_lengths_in_proportion():
     values = [svg.Bar("a <b>", 25, 20, 30), svg.Bar("c", 50, 40, 60)]
     chart = drawn(svg.bars(values, title="x & y"))
-    heights = [float(rect.attrib["height"]) for rect in chart.iter("rect")]
-    assert heights[1] == 2 * heights[0]
+    lengths = [float(rect.attrib["width"]) for rect in chart.iter("rect")]
+    assert lengths[1] == pytest.approx(2 * lengths[0], abs=0.2)
     assert "a <b>" in [text.text for text in chart.iter("text")]
 
 

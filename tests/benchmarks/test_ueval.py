@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from judged import PlayedJudge
+from model_server import picture
 
 from interloom.benchmarks import ueval
 from interloom.benchmarks.ueval import Answer, Grades, Item, Rubric
@@ -126,3 +128,37 @@ def test_item_scores_are_bounded_and_do_not_depend_on_order(texts, images, rng):
         better[better.index("not met")] = "met"
         improved = ueval.item_score(Grades("x", tuple(better), tuple(images)))
         assert improved is not None and value is not None and improved > value
+
+
+def test_a_judge_is_asked_once_per_rubric(tmp_path: Path):
+    rubrics = (ueval.Rubric("names the sun"), ueval.Rubric("is short"))
+    items = [
+        Item("open", "how?", "art", rubrics, rubrics[:1]),
+        Item("closed", "why?", "space", rubrics[:1], rubrics[:1]),
+        Item("mute", "what?", "life", rubrics, rubrics),
+    ]
+    (tmp_path / "a.png").write_bytes(picture())
+    ueval.write_answers(
+        tmp_path / "answers.json",
+        [
+            ueval.Answer("open", "the sun", ("a.png",)),
+            ueval.Answer("closed", "a secret", ("a.png",)),
+            ueval.Answer("mute", "", ()),
+        ],
+    )
+    judge = PlayedJudge(
+        {"reasoning": "", "criteria_met": "true"},
+        {"reasoning": "", "criteria_met": "not sure"},
+        None,
+        {"reasoning": "", "criteria_met": "perhaps"},
+        {"reasoning": "", "criteria_met": "false"},
+    )
+    grades = ueval.judged(items, tmp_path, judge)
+    assert grades["open"] == Grades("open", ("met", "not sure"), ("unjudged",))
+    assert grades["closed"] == Grades("closed", ("unjudged",), ("not met",))
+    assert grades["mute"] == Grades("mute", ("not met",) * 2, ("not met",) * 2), "and no call"
+    assert len(judge.asked) == 5 and sum(map(ueval.calls, items)) == 9
+    shown = [judge.text(one) for one in judge.asked]
+    assert "the sun" in shown[2], "pictures of open tasks are judged with the text"
+    assert "a secret" not in shown[4], "and those of closed tasks without it"
+    assert all("depicts nothing" in shown[n] for n in (2,)) and "depicts nothing" in shown[4]

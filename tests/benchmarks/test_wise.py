@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from judged import PlayedJudge
+from model_server import picture
 
 from interloom.benchmarks import wise
 from interloom.benchmarks.wise import Legacy
@@ -73,3 +78,45 @@ def test_wiscore_is_bounded_and_rises_with_every_axis(c: int, r: int, a: int):
         assert wise.wiscore(Legacy(c + 1, r, a)) > value
     if a < 2:
         assert wise.wiscore(Legacy(c, r, a + 1)) > value
+
+
+def test_both_protocols_are_judged_and_never_mixed(tmp_path: Path):
+    items = [
+        wise.Item(n, "p", wise.category_of(n), "because") for n in (1, 401, 568, 701, 801, 901)
+    ]
+    for item in items[1:]:
+        (tmp_path / f"{item.prompt_id}.png").write_bytes(picture())
+    good = {"reasoning": "", "consistency": 2, "realism": 2, "aesthetic_quality": 1}
+    judge = PlayedJudge(good)
+    grades = wise.judged(items, tmp_path, judge, "legacy")
+    assert grades[1] == Legacy(0, 0, 0), "no picture: the system failed, and no call is made"
+    assert grades[401] == Legacy(2, 2, 1) and len(judge.asked) == 5
+    graded = wise.graded(items, grades, protocol="p", judge="j")
+    assert graded.overall.value == pytest.approx(0.6 * 95)
+    yes = wise.judged(items, tmp_path, PlayedJudge({"reasoning": "", "correct": True}), "verified")
+    assert yes == {1: False} | dict.fromkeys((401, 568, 701, 801, 901), True)
+    graded = wise.graded(items, yes, protocol="p", judge="j")
+    assert graded.overall.value == pytest.approx(60)
+    with pytest.raises(InterloomError, match="do not mix"):
+        wise.graded(items, {**grades, 401: True}, protocol="p", judge="j")
+    unread = wise.judged(items, tmp_path, PlayedJudge({"consistency": 3}), "legacy")
+    assert unread[401] is None
+
+
+def test_published_records_are_read(tmp_path: Path):
+    record = {
+        "Prompt": "a",
+        "Explanation": "b",
+        "Category": "c",
+        "Subcategory": "d",
+        "prompt_id": 530,
+    }
+    (tmp_path / "x.json").write_text(json.dumps([record]))
+    assert [item.category for item in wise.load(tmp_path)] == ["time"]
+    assert [item.category for item in wise.load(tmp_path, "verified")] == ["space"]
+    (tmp_path / "x.json").write_text(json.dumps([record | {"prompt_id": 1001}]))
+    with pytest.raises(InterloomError, match="1001 is not within"):
+        wise.load(tmp_path)
+    (tmp_path / "x.json").write_text(json.dumps([{"prompt_id": 3}]))
+    with pytest.raises(InterloomError, match="record 1: field 'Prompt' is missing"):
+        wise.load(tmp_path)

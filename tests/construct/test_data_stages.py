@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from data_project import DATA_STAGES, Project, new_project, play_generators
+from data_project import HERE, Project, new_project
 
 from interloom.construct import store
 from interloom.errors import InterloomError
@@ -81,11 +84,22 @@ def test_critic_rows_are_what_the_trajectories_hold(data_project: Project):
             assert row["success"] == attempt.critique.success and row["split"] == split
 
 
-def test_same_seed_same_bytes(data_project: Project, tmp_path: Path):
-    again = new_project(tmp_path)
-    with pytest.MonkeyPatch.context() as patch:
-        play_generators(patch)
-        again.run(*DATA_STAGES)
+AGAIN = """
+import sys
+from pathlib import Path
+import pytest
+from data_project import DATA_STAGES, new_project, play_generators
+with pytest.MonkeyPatch.context() as patch:
+    play_generators(patch)
+    new_project(Path(sys.argv[1])).run(*DATA_STAGES)
+"""
+
+
+def test_same_seed_same_bytes_in_another_process(data_project: Project, tmp_path: Path):
+    """Two clean clones agree; another order of sets and dicts by hash changes nothing."""
+    places = [HERE / "src", HERE, HERE / "tests"]
+    env = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(map(str, places))}
+    subprocess.run([sys.executable, "-c", AGAIN, str(tmp_path)], env=env, check=True)
     for path in sorted(data_project["outputs"].rglob("*")):
         relative = path.relative_to(data_project.root)
         if path.is_file() and "data-docs" not in relative.parts:

@@ -68,7 +68,7 @@ def test_the_page_holds_everything_and_needs_nothing_else():
     given = sum(len(one.request.images) for one in MADE)
     assert page.count("<img ") == pictures - 1 + given + 1, "one attempt has no picture"
     for words in ("part by part", "add part 1 of a!", "seen 1", "generator failed: timeout",
-                  "2.0 · 7.2 rl", "low", "about 1"):  # fmt: skip
+                  "2.0 · 7.2 <i>rl</i>", "<i>low</i>", "about 1"):  # fmt: skip
         assert words in page
     assert "<script>alert" not in page and not re.search(r'(src|href)="(?!data:)', page)
     assert set(re.findall(r"<option>([^<]+)", page)) == {*gallery.OUTCOMES, "daily-life"}
@@ -105,3 +105,15 @@ def test_scores_and_fates_come_from_the_critic_data(data_project: Project, tmp_p
     }  # fmt: skip
     page = gallery.write(shards, tmp_path / "x/page.html", ids, "x", critic / "scores.parquet")
     assert page.read_text().count('class="mark"') == len(attempts)
+
+
+def test_a_sequence_as_one_picture():
+    """What was given, then one picture a step, framed by the verdict."""
+    made = trajectory("b", ((False, False), (True,)), 50)
+    sheet = images.from_bytes(gallery.strip(made, 40))
+    shown = len(made.request.images[-1:]) + 2
+    assert sheet.size == (shown * 48, 48)
+    frames = [sheet.getpixel((48 * at + 5, 5)) for at in range(shown)]
+    assert frames[-2:] == [(215, 38, 45), (40, 162, 72)]
+    nothing = odd_ones()[1]
+    assert images.size(gallery.strip(nothing, 40))[1] == 48

@@ -6,6 +6,8 @@ import re
 import signal
 import sys
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 from flows_server import ask, newest_run, outermost_run, seconds_until_gone, stage_of
@@ -24,13 +26,15 @@ def tiny(project: Project, server: dict[str, str]) -> Project:
     return Project(project.root, project.env | server)
 
 
+def artifacts_of(server: dict[str, str], run: UUID) -> list[Any]:
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+
+    wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+    return ask(server, lambda c: c.read_artifacts(artifact_filter=wanted, limit=100))
+
+
 def test_run_then_cached(tiny: Project, server: dict[str, str]) -> None:
-    from prefect.client.schemas.filters import (
-        ArtifactFilter,
-        ArtifactFilterFlowRunId,
-        LogFilter,
-        LogFilterFlowRunId,
-    )
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 
     first = tiny.run(*FLOW)
     assert "{'numbers': 'Completed', 'squares': 'Completed', 'total': 'Completed'}" in first.stdout
@@ -41,17 +45,11 @@ def test_run_then_cached(tiny: Project, server: dict[str, str]) -> None:
     )
     assert any(log.message == "squares: starting at 0" for log in logs)
     assert not any("git add" in log.message for log in logs)
-    artifacts = ask(
-        server,
-        lambda c: c.read_artifacts(
-            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id])),
-            limit=100,
-        ),
-    )
-    kinds = {(artifact.type, artifact.key) for artifact in artifacts}
+    kinds = {(artifact.type, artifact.key) for artifact in artifacts_of(server, run.id)}
     assert ("progress", "squares-square") in kinds
     assert ("table", "squares-result") in kinds
     assert ("table", "squares-files") in kinds
+    assert ("image", "squares-dot") in kinds
     second = tiny.run(*FLOW)
     assert "{'numbers': 'Cached', 'squares': 'Cached', 'total': 'Cached'}" in second.stdout
 
@@ -72,6 +70,15 @@ def test_runs_in_mlflow_lead_to_the_flow_run(
     assert {item.data.tags["prefect.flow_run_id"] for item in runs} == {str(run.id)}
     assert {item.data.tags["interloom.lifecycle"] for item in runs} == {str(run.id)}
     assert all(str(run.id) in item.data.tags["prefect.flow_run_url"] for item in runs)
+    links = {
+        artifact.key: artifact.data
+        for artifact in artifacts_of(server, run.id)
+        if artifact.type == "markdown"
+    }
+    for item in runs:
+        if item.data.tags["interloom.kind"] == "stage":
+            name = item.data.tags["interloom.stage"]
+            assert f"/#/runs/{item.info.run_id})" in links[f"{name}-mlflow"]
 
 
 def test_users_error_is_not_tried_again(tiny: Project, server: dict[str, str]) -> None:
@@ -94,11 +101,13 @@ def test_other_failure_is_tried_again_and_resumes(tiny: Project) -> None:
 
 
 def test_timeout_kills_the_group(tiny: Project, server: dict[str, str]) -> None:
-    process = tiny.start(*FLOW, "timeout_minutes=0.05", "retries=0", TINY_PAUSE="60")
+    limit = {"timeout_minutes": 0.15, "retries": 0}
+    tiny.set_params(orchestration={"stages": {"numbers": limit}})
+    process = tiny.start(*FLOW, TINY_PAUSE="60")
     stage = stage_of(tiny, "numbers")
-    assert seconds_until_gone(stage, 12) < 10
+    assert seconds_until_gone(stage, 25) < 20
     output, _ = process.communicate(timeout=30)
-    assert "took longer than 3 s" in output
+    assert "took longer than 9 s" in output
     assert newest_run(server).state.is_failed()
     assert tiny.leftovers() == []
 

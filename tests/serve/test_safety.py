@@ -8,6 +8,8 @@ import json
 import logging
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -19,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from served import TEXT, pipeline
+from served import ROOT, TEXT, pipeline
 from typer.testing import CliRunner
 
 from interloom import images
@@ -281,8 +283,6 @@ def test_logs_hold_neither_texts_nor_keys(start, keys, caplog):
 def test_the_command_makes_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import shutil
 
-    from served import ROOT
-
     from interloom.cli import app
 
     shutil.copy(ROOT / "params.yaml", tmp_path)
@@ -301,3 +301,16 @@ def test_a_mistake_of_ours_is_told_without_its_details(start, caplog):
     answer = at.http.get("/interloom/results")
     assert answer.status_code == 500 and answer.json()["error"]["type"] == "server_error"
     assert "AttributeError" in caplog.text and "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("command", ["serve", "serve-generator"])
+def test_a_file_of_keys_may_be_given_with_the_command(command: str, tmp_path: Path) -> None:
+    """As the pods of k8s/ do, whose params file is that of the image."""
+    words = [sys.executable, "-m", "interloom.cli", command, "--host", "0.0.0.0"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "serving.keys must name a file" in done.stderr
+    absent = str(tmp_path / "keys.json")
+    done = subprocess.run(
+        [*words, "--keys", absent], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and f"{absent} cannot be read" in done.stderr

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,18 +8,19 @@ from executor import Executor
 
 from interloom.backends.pocket import PocketJudge
 from interloom.dialogue import format_critique
-from interloom.records import Critique
-from interloom.study.repairs import Outcome, judge_critic, make_cases, outcome_of
+from interloom.records import Critique, Failure
+from interloom.roles import GenerationJob
+from interloom.study.repairs import judge_critic, make_cases, read_outcome, try_critics
 from interloom.train.refinement import Refiner
 
 
 class Careless(Executor):
     """Does nothing at all in every third call."""
 
-    def generate(self, jobs):
+    def generate(self, jobs: Sequence[GenerationJob]) -> list[bytes | Failure]:
         made = super().generate(jobs)
         return [
-            (job.source if i % 3 == 0 else image)
+            (job.source or b"" if i % 3 == 0 else image)
             for i, (job, image) in enumerate(zip(jobs, made, strict=True))
         ]
 
@@ -55,18 +57,19 @@ def test_a_critic_is_scored_on_judgments_and_on_repairs():
     assert down.fix == {} and down.judgment == outcome.judgment
 
 
-def test_an_outcome_is_measured_again_only_for_another_model(tmp_path: Path):
-    model, kept = tmp_path / "model", tmp_path / "kept.json"
-    model.mkdir()
-    (model / "weights").write_text("a")
-    calls: list[Path] = []
+def test_critics_are_tried_on_the_same_cases_and_each_once(tmp_path: Path):
+    asked: list[str] = []
 
-    def measure(folder: Path) -> Outcome:
-        calls.append(folder)
-        return Outcome({"0": 1.0}, {"0": 0.0})
+    def critic(name: str) -> Callable[[], Any]:
+        def load() -> Any:
+            asked.append(name)
+            return Knowing(make_cases(Careless(), 6, seed=1))
 
-    first = outcome_of(model, kept, measure)
-    assert outcome_of(model, kept, measure) == first and len(calls) == 1
-    (model / "weights").write_text("another")
-    outcome_of(model, kept, measure)
-    assert len(calls) == 2
+        return load
+
+    try_critics(tmp_path, {"a": critic("a")}, Careless(), 6, 1, "short")
+    both = {"a": critic("a"), "b": critic("b")}
+    try_critics(tmp_path, both, Careless(), 6, 1, "short")
+    assert asked == ["a", "b"]
+    assert read_outcome(tmp_path, "a").judgment == read_outcome(tmp_path, "b").judgment
+    assert len(read_outcome(tmp_path, "b").fix) == 6

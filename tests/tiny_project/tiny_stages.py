@@ -13,7 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from interloom import ranks
+from PIL import Image
+
+from interloom import images, ranks
 from interloom.errors import InterloomError
 from interloom.runner import StageRun, run_stage
 from interloom.seeding import derive_seed
@@ -106,6 +108,7 @@ def squares(settings: Settings, stage: StageRun) -> None:
         "step,square\n" + "".join(f"{i},{v}\n" for i, v in enumerate(done))
     )
     stage.out("metrics").write_text(json.dumps({"sum": sum(done)}))
+    stage.picture("dot", images.to_png(Image.new("RGB", (8, 8), "red")))
     extra = stage.work / "note.txt"
     extra.write_text("an artifact")
     stage.artifact(extra, "notes")

@@ -9,9 +9,11 @@ from transformers import TrainerCallback
 
 from interloom.backends.pocket import PocketJudge
 from interloom.errors import InterloomError
+from interloom.records import Failure
 from interloom.runner import StageRun
 from interloom.settings import Settings
 from interloom.train import grpo, sft
+from interloom.train.critic_reward import CriticReward
 from interloom.train.data import load_rows, split_held_out
 from interloom.train.refinement import Refiner
 
@@ -47,10 +49,15 @@ def test_a_short_run_writes_a_model_metrics_and_samples(open_stage: Open, settin
     metrics = fit(stage, small(settings, kl_coefficient=0.1), Executor())
     assert {"reward", "fix", "judgment_accuracy", "failed_calls"} <= metrics.keys()
     curve = stage.out("curve").read_text()
-    for name in ("kl", "reward/zero_variance", "reward/wait_seconds", "judgment/unreadable"):
+    for name in (
+        "kl", "entropy", "completions/mean_length", "reward/zero_variance", "reward/wait_seconds",
+        "reward/wait_share", "reward/failed_calls", "judgment/unreadable", "advantage/mean_size",
+    ):  # fmt: skip
         assert f",train,{name}," in curve, name
     assert (stage.out("critic-rl") / "model.safetensors").is_file()
     assert "<img" in (stage.work / "samples-00000.html").read_text()
+    rollouts = (stage.work / "rollouts-00002.html").read_text()
+    assert "<img" in rollouts and "advantage" in rollouts
 
 
 def test_rollouts_in_parts_are_rewarded_once_and_train(open_stage: Open, settings: Make):
@@ -69,6 +76,68 @@ def test_a_repeated_run_ends_the_same(open_stage: Open, settings: Make):
     again.work.mkdir()
     assert fit(again, small(settings, learning_rate=1e-2), Executor()) == metrics
     assert (again.out("critic-rl") / "model.safetensors").read_bytes() == weights
+
+
+class Down(Executor):
+    """Fails for every second prompt that it is given."""
+
+    def generate(self, jobs):
+        made = super().generate(jobs)
+        return [
+            Failure(role="generator", reason="down") if place % 2 else image
+            for place, image in enumerate(made)
+        ]
+
+
+def test_failed_calls_move_nothing_and_are_no_part_of_the_baseline(
+    open_stage: Open, settings: Make, monkeypatch: pytest.MonkeyPatch
+):
+    """The critic is random and says nothing readable; answers of another are put in its mouth."""
+    said = (
+        '<think>t</think><answer>{"previous_step_success": %s, "refine_prompt": "do %d"}</answer>'
+    )
+    kept: list[tuple[list[float | None], list[float]]] = []
+
+    def begin_with(reward, completions, cases, log_metric=None):
+        told = [said % ("true" if i % 3 else "false", i) for i in range(len(completions))]
+        return plain(reward, told, cases, log_metric)
+
+    def look(stage, step, reward, advantages):
+        kept.append(([made.total for made in reward.last], list(advantages)))
+
+    plain = CriticReward.__call__
+    monkeypatch.setattr(CriticReward, "__call__", begin_with)
+    monkeypatch.setattr(grpo, "write_rollouts", look)
+    stage = open_stage("grpo-critic")
+    options = {"batch_size": 4, "group_size": 8, "micro_batch_size": 32, "max_steps": 1}
+    metrics = fit(stage, small(settings, evaluations=1, scale_rewards="none", **options), Down())
+    totals, advantages = kept[-1]
+    failed = [place for place, total in enumerate(totals) if total is None]
+    assert failed and metrics["training_failed_calls"] == len(failed)
+    assert all(advantages[place] == 0 for place in failed)
+    for start in range(0, len(totals), 8):
+        known = {i: t for i in range(start, start + 8) if (t := totals[i]) is not None}
+        middle = sum(known.values()) / len(known)
+        assert [advantages[i] for i in known] == pytest.approx(
+            [total - middle for total in known.values()], abs=1e-5
+        )
+
+
+def test_lora_trains_against_its_own_base_and_ships_whole_weights(open_stage: Open, settings: Make):
+    stage = open_stage("grpo-critic")
+    fit(stage, small(settings, lora_rank=2, kl_coefficient=0.1, learning_rate=1e-2), Executor())
+    assert (stage.out("critic-rl") / "model.safetensors").is_file()
+    assert not (stage.out("critic-rl") / "adapter_config.json").exists()
+    assert ",train,kl," in stage.out("curve").read_text()
+
+
+def test_vllm_is_a_switch(open_stage: Open, settings: Make):
+    chosen = small(settings, use_vllm=True)
+    config = grpo.grpo_config(
+        chosen.grpo_critic, chosen.models, open_stage("grpo-critic"), 0, [5, 6]
+    )
+    assert config.use_vllm
+    assert config.generation_kwargs == {"logit_bias": {5: -100.0, 6: -100.0}}
 
 
 class Killed(BaseException):

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
-from interloom.backends.transformers import ChatModel
+from interloom.backends.transformers import ChatModel, load_model
 from interloom.construct import critic_data, planner_data, store
 from interloom.errors import InterloomError
 from interloom.runner import StageRun
@@ -71,10 +72,11 @@ class KillAt(TrainerCallback):
             raise Killed
 
 
+@pytest.mark.parametrize("lora_rank", [0, 2])
 def test_a_killed_training_resumes_and_ends_with_the_same_model(
-    open_stage: Open, settings: Make, monkeypatch: pytest.MonkeyPatch
+    lora_rank: int, open_stage: Open, settings: Make, monkeypatch: pytest.MonkeyPatch
 ):
-    chosen = settings("sft_critic", batch_size=4, epochs=1, evaluations=3)
+    chosen = settings("sft_critic", batch_size=4, epochs=1, evaluations=3, lora_rank=lora_rank)
     whole = open_stage("sft-critic")
     sft_critic.run(chosen, whole)
     expected = metrics_of(whole)
@@ -95,21 +97,83 @@ def test_a_killed_training_resumes_and_ends_with_the_same_model(
     assert not half.exists()
 
 
-def test_lora_trains_an_adapter_and_ships_whole_weights(open_stage: Open, settings: Make):
+def test_an_adapter_is_merged_into_whole_weights_that_answer_alike(
+    open_stage: Open, settings: Make
+):
+    from peft import PeftModel
+
     stage = open_stage("sft-critic")
-    sft_critic.run(settings("sft_critic", batch_size=8, epochs=1, lora_rank=2), stage)
+    chosen = settings("sft_critic", batch_size=8, epochs=1, lora_rank=2, learning_rate=0.02)
+    sft_critic.run(chosen, stage)
     assert not (stage.out("critic-sft") / "adapter_config.json").exists()
-    base = ChatModel.from_pretrained(stage.dep("vlm")).model.state_dict()
-    tuned = ChatModel.from_pretrained(stage.out("critic-sft")).model.state_dict()
-    assert base.keys() == tuned.keys()
-    assert any(not torch.equal(base[name], tuned[name]) for name in base)
+    base = load_model(stage.dep("vlm"))
+    tuned = load_model(stage.out("critic-sft"))
+    assert base.state_dict().keys() == tuned.state_dict().keys()
+    tokens = torch.arange(20, 60)[None]
+    with torch.no_grad():
+        before, merged = base(tokens).logits, tuned(tokens).logits
+        adapted = PeftModel.from_pretrained(base, str(stage.work / "best"))(tokens).logits
+    assert not torch.allclose(before, merged, atol=1e-3)
+    torch.testing.assert_close(merged, adapted, atol=1e-4, rtol=1e-3)
+
+
+def test_recomputed_activations_change_nothing(open_stage: Open, settings: Make):
+    def trained(checkpointing: bool) -> bytes:
+        stage = open_stage("sft-critic")
+        root = stage.work / str(checkpointing)
+        root.mkdir()
+        apart = StageRun(stage._spec, stage._root, root, root / "aside", None)
+        options = {"batch_size": 8, "epochs": 0.5, "gradient_checkpointing": checkpointing}
+        sft_critic.run(settings("sft_critic", **options), apart)
+        return (apart.out("critic-sft") / "model.safetensors").read_bytes()
+
+    assert trained(True) == trained(False)
+
+
+def test_bfloat16_is_computed_in_while_the_weights_keep_small_steps(
+    open_stage: Open, settings: Make
+):
+    chosen = settings("sft_critic", batch_size=8, epochs=1, learning_rate=1e-5)
+    models = chosen.models.model_copy(update={"vlm_dtype": "bfloat16"})
+    stage = open_stage("sft-critic")
+    sft_critic.run(chosen.model_copy(update={"models": models}), stage)
+    kept = load_file(stage.work / "best" / "model.safetensors")
+    shipped = load_file(stage.out("critic-sft") / "model.safetensors")
+    assert {tensor.dtype for tensor in kept.values()} == {torch.float32}
+    assert {tensor.dtype for tensor in shipped.values()} == {torch.bfloat16}
+    base = load_file(stage.dep("vlm") / "model.safetensors")
+    name = "model.language_model.layers.0.mlp.up_proj.weight"
+    moved = (kept[name] - base[name]).abs()
+    # Steps that a bfloat16 weight would not have seen.
+    assert 0 < moved.max() < 0.06 / 256
+
+
+def test_a_broken_base_is_refused_before_the_first_step(
+    open_stage: Open, settings: Make, project: Path
+):
+    path = project / "data/vlm/model.safetensors"
+    save_file({name: t * float("nan") for name, t in load_file(path).items()}, path)
+    stage = open_stage("sft-critic")
+    with pytest.raises(InterloomError, match="critic's training data: the loss of the longest"):
+        sft_critic.run(settings("sft_critic", batch_size=8, epochs=1), stage)
+    assert not (stage.work / "history.json").exists()
+
+
+def test_one_process_does_not_take_several_gpus(
+    open_stage: Open, settings: Make, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(
+        InterloomError, match=r"2 GPUs and one process.*torchrun.*accelerate launch"
+    ):
+        sft_critic.run(settings("sft_critic", batch_size=8), open_stage("sft-critic"))
 
 
 def test_loss_is_on_the_completion_alone(open_stage: Open, settings: Make, project: Path):
     from datasets import Dataset
     from trl import SFTTrainer
 
-    from interloom.backends.transformers import load_model, load_processor
+    from interloom.backends.transformers import load_processor
     from interloom.train.data import with_conversations
 
     chosen = settings("sft_critic", batch_size=4)

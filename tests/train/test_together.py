@@ -42,6 +42,13 @@ def command(name: str, processes: int) -> list[str]:
     return alone if processes == 1 else [*launcher, "--no-python", *alone]
 
 
+# As `accelerate launch` with profiles/accelerate/fsdp.yaml, and the executor for pods, set them.
+SHARED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2",
+          "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+          "FSDP_TRANSFORMER_CLS_TO_WRAP": "Qwen3VLTextDecoderLayer,Qwen3VLVisionBlock",
+          "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}  # fmt: skip
+
+
 def environment() -> dict[str, str]:
     path = os.pathsep.join(map(str, [REPOSITORY / "tests", REPOSITORY / "src", REPOSITORY]))
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
@@ -97,6 +104,27 @@ def test_two_processes_train_as_one(project: Path, settings: Make) -> None:
     apart = sum(float((ours[name] - theirs[name]).pow(2).sum()) for name in ours)
     assert apart < 1e-2 * moved
     assert not list(two.glob(".interloom/work/sft-critic/*"))
+
+
+@pytest.mark.slow
+def test_processes_that_share_one_model_train_as_one(
+    project: Path, settings: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FSDP 2: each process holds a part; preflight, held-out answers and saving go through it."""
+    base: dict[str, Any] = {"batch_size": 4, "epochs": 1, "evaluations": 2}
+    alone, two = copy(project, "alone"), copy(project, "two")
+    stage(alone, "sft-critic", settings("sft_critic", **base), 1)
+    for name, value in SHARED.items():
+        monkeypatch.setenv(name, value)
+    stage(two, "sft-critic", settings("sft_critic", **base | {"micro_batch_size": 2}), 2)
+    one, both = curve(alone, "sft-critic"), curve(two, "sft-critic")
+    for metric in ("loss", "grad_norm"):
+        values = {key: value for key, value in one.items() if key[2] == metric}
+        assert {key: both[key] for key in values} == pytest.approx(values, rel=5e-3)
+    ours, theirs = (
+        load_file(folder / "outputs/models/critic-sft/model.safetensors") for folder in (alone, two)
+    )
+    assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in theirs.items()}
 
 
 @pytest.mark.slow

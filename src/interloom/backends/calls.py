@@ -10,7 +10,7 @@ from interloom.backends.lanes import Lane
 from interloom.backends.ledger import NOTHING, Usage
 
 Answer = TypeVar("Answer")
-Role = Literal["planner", "generator", "critic", "judge"]
+Role = Literal["planner", "generator", "critic", "judge", "analyzer"]
 
 
 class Unanswered(Exception):

@@ -22,6 +22,7 @@ from diffusers import (
     QwenImageEditPlusPipeline,
 )
 from PIL import Image
+from safetensors import SafetensorError
 
 from interloom.errors import InterloomError
 from interloom.images import from_bytes, size, to_png
@@ -83,10 +84,10 @@ class DiffusersGenerator:
     ) -> None:
         try:
             pipeline = DiffusionPipeline.from_pretrained(str(path), dtype=dtype)
-        except (OSError, ValueError) as error:
+        except (ImportError, OSError, SafetensorError, ValueError) as error:
             raise InterloomError(
                 f"generator {path}: cannot be loaded as a diffusers pipeline ({error})."
-                " Run `dvc pull` for the shipped ones, or check the name."
+                " Run `dvc pull` for the shipped ones, check the name, or install what it misses."
             ) from error
         if type(pipeline) is Flux2KleinPipeline:
             pipeline = PairedFlux2KleinPipeline(**pipeline.components, is_distilled=True)

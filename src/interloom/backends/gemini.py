@@ -18,6 +18,7 @@ from interloom.backends.lanes import Lane
 from interloom.backends.ledger import Usage
 from interloom.backends.remote import Remote
 from interloom.backends.remote_roles import (
+    ChatSettings,
     Question,
     RemoteChat,
     RemoteGenerator,
@@ -27,7 +28,7 @@ from interloom.errors import InterloomError
 from interloom.roles import GenerationJob
 
 if TYPE_CHECKING:
-    from interloom.settings import GeneratorSettings, TeacherSettings
+    from interloom.settings import GeneratorSettings
 
 REFUSALS = frozenset(
     [
@@ -134,7 +135,7 @@ def _picture(data: bytes) -> types.Part:
 class GeminiChat(RemoteChat):
     """A Gemini model such as gemini-2.5-pro, held to response schemas."""
 
-    def __init__(self, remote: Remote, model: str, settings: TeacherSettings) -> None:
+    def __init__(self, remote: Remote, model: str, settings: ChatSettings) -> None:
         super().__init__(remote, model, settings)
         self._access = _Access(remote)
 

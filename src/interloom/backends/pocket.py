@@ -8,7 +8,7 @@ from functools import cache
 
 from interloom import images
 from interloom.errors import InterloomError
-from interloom.pocket import knowledge, teacher, verifier
+from interloom.pocket import knowledge, references, teacher, verifier
 from interloom.pocket.goal import Goal
 from interloom.pocket.language import CORRECTION_STYLES, MeaningError, normalise, parse
 from interloom.pocket.meaning import procedure_steps, understand
@@ -48,6 +48,18 @@ def reading(picture: bytes) -> Reading:
 def scene_of(image: bytes | None) -> Scene | None:
     """The scene of a picture, unreadable cells taken as empty; ``None`` where there is none."""
     return None if image is None else reading(image).best_guess
+
+
+def resolve_references(text: str, pictures: Sequence[bytes]) -> str:
+    """The text with what it takes from pictures put into words.
+
+    Raises:
+        MeaningError: it speaks of a picture that is not there, or that shows no single thing.
+    """
+    if not references.mentioned(text):
+        return text
+    read_ahead(pictures)
+    return references.resolve(text, [reading(picture).best_guess for picture in pictures])
 
 
 def on_evaluation_side(prompt: str, before: bytes | None) -> bool:
@@ -131,10 +143,9 @@ class PocketTeacher:
             return describe(request)
         before = scene_of(request.images[-1]) if request.images else None
         try:
+            text = resolve_references(request.text, request.images)
             rng = random.Random(derive_seed("plan", request.id, request.text))
-            plan = teacher.plan(
-                request.text, before, len(request.images) + 1, self.imperfection, rng
-            )
+            plan = teacher.plan(text, before, len(request.images) + 1, self.imperfection, rng)
         except MeaningError as error:
             return Failure(role="planner", reason=str(error))
         if not plan.steps:

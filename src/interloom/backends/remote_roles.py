@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,7 +23,7 @@ from interloom.records import Critique, Failure, Plan, Record, Request, Score
 from interloom.roles import CritiqueCase, GenerationJob, JudgeCase
 
 if TYPE_CHECKING:
-    from interloom.settings import GeneratorSettings, TeacherSettings
+    from interloom.settings import GeneratorSettings
 
 Answer = TypeVar("Answer")
 
@@ -122,6 +122,16 @@ class Question(Record):
     max_output_tokens: int
 
 
+class ChatSettings(Protocol):
+    """How a chat model is asked; the sections ``teacher`` and ``grading`` say it."""
+
+    @property
+    def temperature(self) -> float: ...
+
+    @property
+    def max_output_tokens(self) -> int: ...
+
+
 class RemoteChat(ABC):
     """A remote chat model that sees images, as Planner, Critic and Judge.
 
@@ -129,7 +139,7 @@ class RemoteChat(ABC):
         InterloomError: the model has no price.
     """
 
-    def __init__(self, remote: Remote, model: str, settings: TeacherSettings) -> None:
+    def __init__(self, remote: Remote, model: str, settings: ChatSettings) -> None:
         remote.check_model(model)
         self.remote = remote
         self.name = self.model = model
@@ -151,7 +161,7 @@ class RemoteChat(ABC):
 
     def cut_off(self) -> str:
         """What to say of an answer that reached the limit."""
-        return f"cut off (teacher.max_output_tokens = {self.max_output_tokens})"
+        return f"cut off (max_output_tokens = {self.max_output_tokens})"
 
     def ask(
         self,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
 from interloom import images
@@ -53,10 +54,16 @@ def load_processor(
         max_image_pixels: larger images are scaled down to this many pixels.
 
     Raises:
-        InterloomError: not a model folder, or it holds another architecture.
+        InterloomError: not a model folder, it holds another architecture, or a hub has none.
     """
     check_folder(path)
-    processor = ImageOnlyQwen3VLProcessor.from_pretrained(path)
+    try:
+        processor = ImageOnlyQwen3VLProcessor.from_pretrained(path)
+    except OSError as error:  # of hub names alone: folders were looked at
+        reason = str(error).splitlines()[0]
+        raise InterloomError(
+            f"{path}: no model folder, nor to be had from a hub: {reason}"
+        ) from None
     assert isinstance(processor, ImageOnlyQwen3VLProcessor)
     processor.tokenizer.padding_side = "left"  # type: ignore[attr-defined]
     if max_image_pixels is not None:
@@ -73,8 +80,12 @@ def load_model(
     ``bfloat16``."""
     check_folder(path)
     try:
-        model = Qwen3VLForConditionalGeneration.from_pretrained(path, dtype=_dtype(dtype))
+        model = Qwen3VLForConditionalGeneration.from_pretrained(path, dtype=number_type(dtype))
         return model.to(device).eval()  # type: ignore[arg-type]
+    except SafetensorError as error:
+        raise InterloomError(
+            f"{path}: the weights are damaged ({error}); fetch them again"
+        ) from error
     except torch.OutOfMemoryError as error:
         raise InterloomError(f"{path} does not fit on {device} as {dtype}: {error}") from error
 
@@ -100,7 +111,8 @@ def check_folder(path: str | Path) -> None:
         )
 
 
-def _dtype(name: str) -> torch.dtype:
+def number_type(name: str) -> torch.dtype:
+    """The torch number type called ``name``; ``InterloomError`` for others."""
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if name not in dtypes:
         raise InterloomError(f"dtype {name!r}: use one of {', '.join(dtypes)}")

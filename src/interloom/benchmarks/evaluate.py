@@ -1,159 +1,94 @@
-"""Stage ``evaluate``: systems × benchmarks, generation and grading apart, resumable by cell.
+"""Stage ``evaluate``: grade what the systems made, from where stage ``generate`` wrote it.
 
-A cell is one system on one benchmark. Its answers are written in the benchmark's own layout and
-graded from there, so that other scripts can grade them too. Calls of shared models (all SFT
-systems share a planner) are made once: they are kept in the stage's work folder by content, which
-is also what makes a killed stage resume.
+Nothing is generated here: answers lie in each benchmark's own layout, and each is graded by its
+judge and formula. A killed stage goes on with the first cell that was not graded; a remote judge's
+answers are kept whatever happens.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import shutil
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import torch
-
-from interloom import cast, loop
-from interloom.benchmarks import pocket_rise, pocket_ueval, pocket_wise
+from interloom import cast
+from interloom.benchmarks import evidence, graders
+from interloom.benchmarks.editions import Edition, Grader
 from interloom.benchmarks.graded import Graded
 from interloom.benchmarks.statistics import Estimate
-from interloom.benchmarks.systems import MODELS, System, loader
-from interloom.cache import CallCache
-from interloom.construct import store
-from interloom.records import Request, Trajectory
-from interloom.roles import Generator
 from interloom.runner import StageRun
-from interloom.settings import EvaluateSettings, Settings, SystemName
-
-
-class Edition(Protocol):
-    """What a benchmark's module offers (``pocket_ueval`` and its neighbours)."""
-
-    NAME: str
-
-    @staticmethod
-    def requests(count: int, seed: int) -> list[Request]:
-        """The benchmark's items as requests; the same for every system."""
-        ...
-
-    @staticmethod
-    def write(folder: Path, trajectories: Sequence[Trajectory], *, with_text: bool) -> None:
-        """Write what a system made, in the benchmark's own layout."""
-        ...
-
-    @staticmethod
-    def grade(folder: Path, count: int, seed: int) -> Graded:
-        """Grade what lies in the folder."""
-        ...
-
-
-EDITIONS: dict[str, Any] = {
-    edition.NAME: edition for edition in (pocket_ueval, pocket_wise, pocket_rise)
-}
+from interloom.settings import Settings
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A graded cell and where its answers lie."""
+    """A graded cell; ``made_of`` says what the system is."""
 
     benchmark: str
-    system: SystemName
+    system: str
     graded: Graded
+    made_of: str
 
 
 def run(settings: Settings, stage: StageRun) -> None:
     """Body of the stage."""
-    options = settings.evaluate
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    folders = {name: stage.dep(name) for name in MODELS}
-    cache = CallCache(stage.work / "calls.sqlite")
     remotes = cast.remotes(settings.remote, stage)
-    make = loader(settings.models, settings.teacher, options, folders, device, remotes, cache)
-    chosen = settings.models.generator_named(settings.evaluate.generator)
-    generator: list[Generator] = []  # loaded for the first cell that has to be generated
+    editions = list(graders.editions_of(settings))
+    grader = graders.open_grader(settings, remotes, editions)
+    if grader.chat is not None:
+        for line in graders.summary(graders.estimates(settings, Path.cwd())):
+            stage.log(f"at most {line}")
     cells: list[Cell] = []
-    for benchmark in options.benchmarks:
-        for system in options.systems:
-            folder = stage.work / benchmark / system
-            if not (folder / "graded.json").exists():
-                if not generator:
-                    generator.append(cast.generator(chosen, remotes, cache))
-                fill_cell(
-                    folder,
-                    benchmark,
-                    make(system),
-                    stage,
-                    generator=generator[0],
-                    options=options,
-                    seed=settings.seed,
-                )
-            cells.append(Cell(benchmark, system, Graded.read(folder / "graded.json")))
-            stage.metrics({f"{benchmark}/{system}": cells[-1].graded.overall.value})
-    cache.close()
-    write_outputs(cells, stage, settings.profile)
+    out = stage.out("evaluation")
+    out.mkdir(parents=True)
+    bar = stage.progress(len(editions) * len(settings.evaluate.systems), "grading")
+    with bar:
+        for edition in editions:
+            evidence.write_requests(edition.requests, out / edition.name)
+            for system in settings.evaluate.systems:
+                cells.append(grade_cell(edition, system, grader, stage))
+                folder = out / edition.name / system
+                folder.mkdir()
+                cells[-1].graded.save(folder / "graded.json")
+                bar.advance()
+    same = graders.is_training_judge(settings.grading, settings.teacher)
+    write_outputs(cells, stage, settings, training_judge=same)
 
 
-def fill_cell(
-    folder: Path,
-    benchmark: str,
-    system: System,
-    stage: StageRun,
-    *,
-    generator: Generator,
-    options: EvaluateSettings,
-    seed: int,
-) -> None:
-    """Generate a cell's answers unless they are there, then grade them."""
-    edition = EDITIONS[benchmark]
-    if not (folder / "run.json").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        requests = edition.requests(options.items, seed)
-        started = time.monotonic()
-        with stage.progress(len(requests), f"{benchmark} × {system.name}") as bar:
-            trajectories = loop.run(
-                requests,
-                system.planner,
-                generator,
-                system.critic,
-                max_attempts=system.max_attempts,
-                seed=seed,
-                slots=len(requests),
-                retries=0,  # the agents repeat what they cannot read themselves
-                on_progress=lambda _: bar.advance(),
-            )
-        edition.write(folder, trajectories, with_text=system.name != "generator")
-        store.write_shards(trajectories, folder / "trajectories", shard_rows=500, about={})
-        figures = run_figures(trajectories, time.monotonic() - started)
-        (folder / "run.json").write_text(json.dumps(figures), encoding="utf-8")
-    graded = edition.grade(folder, options.items, seed)
-    graded.run.update(json.loads((folder / "run.json").read_text(encoding="utf-8")))
-    graded.save(folder / "graded.json")
-    stage.log(f"{benchmark} × {system.name}: {graded.overall}")
+def grade_cell(edition: Edition, system: str, grader: Grader, stage: StageRun) -> Cell:
+    """Grade a cell's answers unless that was done before a kill."""
+    answers = stage.dep("answers") / edition.name / system
+    kept = stage.work / edition.name / f"{system}.json"
+    if kept.exists():
+        graded = Graded.read(kept)
+    else:
+        graded = edition.grade(answers, grader)
+        figures = json.loads((answers / "run.json").read_text(encoding="utf-8"))
+        graded = replace(graded, run=figures, data=edition.data)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        part = kept.with_suffix(".part")
+        graded.save(part)
+        part.replace(kept)
+    stage.metrics({f"{edition.name}/{system}": graded.overall.value})
+    stage.log(f"{edition.name} × {system}: {graded.overall}{unjudged_note(graded.unjudged)}")
+    told = json.loads((answers / "system.json").read_text(encoding="utf-8"))
+    return Cell(edition.name, system, graded, told["made of"])
 
 
-def run_figures(trajectories: Sequence[Trajectory], seconds: float) -> dict[str, float]:
-    """How the answers came about, per request."""
-    count = len(trajectories)
-    attempts = [a for t in trajectories for trace in t.steps for a in trace.attempts]
-    images = sum(attempt.image is not None for attempt in attempts)
-    return {
-        "requests": float(count),
-        "images_per_request": images / count,
-        "steps_per_request": sum(len(t.steps) for t in trajectories) / count,
-        "without_plan": sum(t.plan is None for t in trajectories) / count,
-        "failed_calls": float(sum(attempt.failure is not None for attempt in attempts)),
-        "seconds": seconds,
-    }
+MOST_UNJUDGED = 0.02
+"""Share of unjudged judge calls above which a table says so."""
+
+
+def unjudged_note(share: float) -> str:
+    """
+    >>> unjudged_note(0.02), unjudged_note(0.031)
+    ('', ' (3.1 % unjudged)')
+    """
+    return "" if share <= MOST_UNJUDGED else f" ({share:.1%} unjudged)".replace("%", " %")
 
 
 def differences(cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -169,22 +104,23 @@ def differences(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     return rows
 
 
-def write_outputs(cells: Sequence[Cell], stage: StageRun, profile: str) -> None:
-    """Cells, summary, metrics and plot of the stage."""
-    out = stage.out("evaluation")
-    out.mkdir(parents=True)
-    for cell in cells:
-        shutil.copytree(
-            stage.work / cell.benchmark / cell.system, out / cell.benchmark / cell.system
-        )
+def write_outputs(
+    cells: Sequence[Cell], stage: StageRun, settings: Settings, *, training_judge: bool
+) -> None:
+    """Summary, metrics, plot and tables of the stage."""
     summary = {
-        "profile": profile,
+        "profile": settings.profile,
+        "seed": settings.seed,
+        "training_judge": training_judge,
+        "systems": {cell.system: cell.made_of for cell in cells},
         "cells": [
             {
                 "benchmark": cell.benchmark,
                 "system": cell.system,
                 "protocol": cell.graded.protocol,
                 "judge": cell.graded.judge,
+                "data": cell.graded.data,
+                "source": {**settings.evaluate.data}.get(cell.benchmark, "pocket edition"),
                 "overall": asdict(cell.graded.overall),
                 "parts": cell.graded.parts,
                 "unjudged": cell.graded.unjudged,
@@ -194,21 +130,37 @@ def write_outputs(cells: Sequence[Cell], stage: StageRun, profile: str) -> None:
         ],
         "differences": differences(cells),
     }
+    out = stage.out("evaluation")
     (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     metrics: dict[str, dict[str, float]] = {}
     for cell in cells:
         entry = metrics.setdefault(cell.benchmark, {})
         entry[cell.system] = round(cell.graded.overall.value, 4)
     stage.out("metrics").write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n", "utf-8")
-    _write_scores(stage.out("scores"), cells)
+    rows = [_row(cell) for cell in cells]
+    _write_scores(stage.out("scores"), rows)
+    stage.table("scores", rows)
+    stage.table("differences", summary["differences"])
 
 
-def _write_scores(path: Path, cells: Sequence[Cell]) -> None:
+def _row(cell: Cell) -> dict[str, str | int]:
+    """A line of the table of scores."""
+    overall: Estimate = cell.graded.overall
+    numbers = {"score": overall.value, "low": overall.low, "high": overall.high}
+    return {
+        "benchmark": cell.benchmark,
+        "system": cell.system,
+        **{name: f"{value:.4f}" for name, value in numbers.items()},
+        "items": overall.n,
+        "unjudged": f"{cell.graded.unjudged:.4f}",
+        "protocol": cell.graded.protocol,
+        "judge": cell.graded.judge,
+        "data": cell.graded.data,
+    }
+
+
+def _write_scores(path: Path, rows: Sequence[dict[str, str | int]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["benchmark", "system", "score", "low", "high", "items", "unjudged"])
-        for cell in cells:
-            overall: Estimate = cell.graded.overall
-            numbers = (overall.value, overall.low, overall.high)
-            shown = (*(f"{n:.4f}" for n in numbers), overall.n, f"{cell.graded.unjudged:.4f}")
-            writer.writerow([cell.benchmark, cell.system, *shown])
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -6,13 +6,14 @@ of every question, because items of one name can be other questions under anothe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from interloom.benchmarks.graded import Graded
 from interloom.construct import store
-from interloom.records import Record, Request
+from interloom.records import Record, Request, Trajectory
 
 FILE = "evidence.json"
 PIPELINE = "full-rl"
@@ -68,7 +69,7 @@ def of_evaluation(evaluation: Path, latency: Latency) -> Evidence:
     out."""
     found: dict[str, BenchmarkEvidence] = {}
     for path in sorted(evaluation.glob(f"*/{PIPELINE}/graded.json")):
-        asked = requests_in(path.parent)
+        asked = requests_in(path.parent.parent)
         found[path.parent.parent.name] = BenchmarkEvidence(
             graded=Graded.read(path),
             questions={request.id: question(request) for request in asked},
@@ -76,16 +77,23 @@ def of_evaluation(evaluation: Path, latency: Latency) -> Evidence:
     return Evidence(benchmarks=found, latency=latency)
 
 
-def requests_in(cell: Path) -> list[Request]:
-    """The requests that a system was given on a benchmark, in the benchmark's order."""
-    return [one.request for one in store.read_trajectories(cell / "trajectories")]
+QUESTIONS = "questions"
+
+
+def write_requests(requests: Sequence[Request], benchmark: Path) -> None:
+    """Keep what all systems were asked on a benchmark, with its pictures."""
+    asked = [Trajectory(request=request, plan=None) for request in requests]
+    store.write_shards(asked, benchmark / QUESTIONS, shard_rows=500, about={})
+
+
+def requests_in(benchmark: Path) -> list[Request]:
+    """The requests that every system was given on a benchmark, in the benchmark's order."""
+    return [one.request for one in store.read_trajectories(benchmark / QUESTIONS)]
 
 
 def sample(evaluation: Path, count: int) -> list[Request]:
     """``count`` requests at most, evenly spread over all benchmarks' items."""
-    cells: dict[str, Path] = {}
-    for path in sorted(evaluation.glob("*/*/graded.json")):
-        cells[path.parent.parent.name] = path.parent  # all systems are asked the same
-    everything = [request for cell in cells.values() for request in requests_in(cell)]
+    folders = sorted(path.parent for path in evaluation.glob(f"*/{QUESTIONS}"))
+    everything = [request for folder in folders for request in requests_in(folder)]
     places = np.linspace(0, len(everything) - 1, min(count, len(everything))).round().astype(int)
     return [everything[place] for place in places]

@@ -33,6 +33,8 @@ class Graded:
     """Share of judge calls without an answer, 0–1."""
     run: dict[str, float] = field(default_factory=dict)
     """How the answers came about: images per request, failed requests, …"""
+    data: str = ""
+    """Digest of the benchmark's items."""
 
     @property
     def overall(self) -> Estimate:

@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from interloom.backends.pocket import reading
+from interloom.backends.pocket import read_ahead, reading
 from interloom.benchmarks import ueval
 from interloom.benchmarks.graded import Graded
-from interloom.benchmarks.ueval import Answer, Grades, Item, Rubric, Verdict
-from interloom.construct.planner_data import caption_of
+from interloom.benchmarks.pocket_scenes import asked_procedure, evaluation_scene
+from interloom.benchmarks.ueval import Grades, Item, Rubric, Verdict
 from interloom.pocket.knowledge import MAIN_CATEGORIES, Procedure, procedures
 from interloom.pocket.language import (
     as_sprite,
@@ -29,15 +29,14 @@ from interloom.pocket.language import (
     parse_canonical_scene,
     with_article,
 )
-from interloom.pocket.meaning import procedure_steps
-from interloom.pocket.procedures import instantiate
-from interloom.pocket.scene import POSITIONS, Scene, random_scene, scene_split
-from interloom.records import Request, Trajectory
+from interloom.pocket.scene import POSITIONS, Scene
+from interloom.records import Request
 from interloom.seeding import derive_seed
 
-NAME = "ueval"
+NAME = ueval.NAME
 PROTOCOL = f"{ueval.PROTOCOL}, pocket edition 1"
 JUDGE = "pocket-verifier"
+write = ueval.write
 CATEGORY_OF: dict[str, str] = dict(
     zip(
         ("tech", "space", "art", "paper", "diagram", "life", "textbook", "exercise"),
@@ -63,25 +62,26 @@ def items(count: int, seed: int) -> tuple[Item, ...]:
     made: list[Item] = []
     for task in ueval.TASKS:
         bank = [p for p in procedures("evaluation") if p.category == CATEGORY_OF[task]]
+        asked: set[str] = set()
         for number in range(count // len(ueval.TASKS)):
             name = f"{task}-{number:03d}"
             rng = random.Random(derive_seed(seed, NAME, name))
-            if number % 2 == 0 and bank:
-                made.append(_procedure_item(name, task, bank[(number // 2) % len(bank)], rng))
-            else:
-                made.append(_scene_item(name, task, rng))
+            item = None
+            if number % 2 == 0:
+                item = _procedure_item(name, task, bank[(number // 2) % len(bank)], rng, asked)
+            made.append(item or _scene_item(name, task, rng))
+            asked.add(made[-1].prompt)
     return tuple(made)
 
 
-def _procedure_item(name: str, task: str, procedure: Procedure, rng: random.Random) -> Item:
-    # A request that leaves a slot open does not say what is wanted; it is asked only if all do.
-    slots = [f"{{{slot}}}" for slot, _ in procedure.slots]
-    telling = [all(slot in request for slot in slots) for request in procedure.requests]
-    requests = instantiate(procedure, rng).requests
-    clear = [request for request, tells in zip(requests, telling, strict=True) if tells]
-    prompt = rng.choice(clear or requests)
-    known = procedure_steps(prompt)
-    assert known is not None, prompt
+def _procedure_item(
+    name: str, task: str, procedure: Procedure, rng: random.Random, asked: Collection[str]
+) -> Item | None:
+    """``None`` where every way to ask for the procedure has been used."""
+    found = asked_procedure(procedure, rng, asked)
+    if found is None:
+        return None
+    prompt, known = found
     shown = [describe_scene(step.scene) for step in known.steps]
     pictures = [f"One of the pictures shows exactly: {text}" for text in shown[:-1]]
     pictures.append(f"The last picture shows exactly: {shown[-1]}")
@@ -99,10 +99,7 @@ def _procedure_item(name: str, task: str, procedure: Procedure, rng: random.Rand
 
 
 def _scene_item(name: str, task: str, rng: random.Random) -> Item:
-    while True:
-        scene = random_scene(rng, rng.choice(THINGS))
-        if scene_split(scene) == "evaluation":
-            break
+    scene = evaluation_scene(rng, THINGS)
     sprites = sorted({str(sprite) for _, sprite in scene.sprites()})
     pictures = [f"The last picture shows exactly: {describe_scene(scene)}", *_things(scene)]
     return Item(
@@ -123,57 +120,41 @@ def _things(scene: Scene) -> list[str]:
     ]
 
 
+def published(count: int, seed: int) -> list[Item]:
+    """The items as they are published."""
+    return list(items(count, seed))
+
+
 def requests(count: int, seed: int) -> list[Request]:
-    """The items as requests."""
+    """The items as requests, in the world's categories."""
     return [
-        Request(id=f"{NAME}/{item.id}", text=item.prompt, category=CATEGORY_OF[item.task])
-        for item in items(count, seed)
+        request.model_copy(update={"category": CATEGORY_OF[request.category]})
+        for request in ueval.requests(items(count, seed))
     ]
-
-
-def write(folder: Path, trajectories: Sequence[Trajectory], *, with_text: bool) -> None:
-    """``answers.json`` in the published layout, with the pictures in ``images/``.
-
-    The text is what stands beside the pictures: ``a_i``, else ``u_i``. ``with_text`` is false for
-    a bare generator, which writes none.
-    """
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    answers = []
-    for trajectory in trajectories:
-        name = trajectory.request.id.removeprefix(f"{NAME}/")
-        names, texts = [], []
-        for number, trace in enumerate(trajectory.steps):
-            texts.append(caption_of(trace.step))
-            if trace.accepted is not None and trace.accepted.image is not None:
-                names.append(f"images/{name}-{number}.png")
-                (folder / names[-1]).write_bytes(trace.accepted.image)
-        answers.append(Answer(name, "\n".join(texts) if with_text else "", tuple(names)))
-    ueval.write_answers(folder / "answers.json", answers)
 
 
 def grade(folder: Path, count: int, seed: int) -> Graded:
     """Judge every rubric of every item, then score as the benchmark does."""
     chosen = items(count, seed)
     answers = ueval.read_answers(folder / "answers.json")
-    grades: dict[str, Grades] = {}
-    for item in chosen:
-        answer = answers[item.id]
-        pictures = [(folder / name).read_bytes() for name in answer.images]
-        grades[item.id] = Grades(
+    shown = {
+        item.id: [(folder / name).read_bytes() for name in answers[item.id].images]
+        for item in chosen
+    }
+    read_ahead(picture for pictures in shown.values() for picture in pictures)
+    grades = {
+        item.id: Grades(
             item.id,
-            tuple(judge_text(rubric.criterion, answer.text) for rubric in item.text_rubrics),
-            tuple(judge_pictures(rubric.criterion, pictures) for rubric in item.image_rubrics),
+            tuple(
+                judge_text(rubric.criterion, answers[item.id].text) for rubric in item.text_rubrics
+            ),
+            tuple(
+                judge_pictures(rubric.criterion, shown[item.id]) for rubric in item.image_rubrics
+            ),
         )
-    scores = ueval.score(chosen, grades)
-    return Graded(
-        protocol=PROTOCOL,
-        judge=JUDGE,
-        items=scores.items,
-        strata={item.id: item.task for item in chosen},
-        weights={},
-        parts={"text": scores.text, "images": scores.images, **scores.tasks},
-        unjudged=scores.unjudged,
-    )
+        for item in chosen
+    }
+    return ueval.graded(chosen, grades, protocol=PROTOCOL, judge=JUDGE)
 
 
 def judge_text(criterion: str, text: str) -> Verdict:

@@ -8,12 +8,11 @@ aesthetic quality from its workmanship score.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from interloom.backends.pocket import reading
+from interloom.backends.pocket import read_ahead, reading
 from interloom.benchmarks import wise
 from interloom.benchmarks.graded import Graded
 from interloom.benchmarks.wise import Item, Legacy
@@ -23,12 +22,13 @@ from interloom.pocket.knowledge import riddles
 from interloom.pocket.language import describe_scene
 from interloom.pocket.meaning import pose_riddle
 from interloom.pocket.scene import CELLS, Scene
-from interloom.records import Request, Trajectory
+from interloom.records import Request
 from interloom.seeding import derive_seed
 
-NAME = "wise"
+NAME = wise.NAME
 PROTOCOL = "wise/legacy, pocket edition 1"
 JUDGE = "pocket-verifier"
+write = wise.write
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,19 @@ def items(count: int, seed: int) -> tuple[PocketItem, ...]:
     first = 1
     for category in wise.CATEGORIES:
         bank = [riddle for riddle in riddles("evaluation") if riddle.category == category]
+        asked: set[str] = set()
         for number in range(count // len(wise.CATEGORIES)):
             rng = random.Random(derive_seed(seed, NAME, category, number))
             riddle = bank[number % len(bank)]
-            scene = Scene.of({rng.randrange(CELLS): riddle.answer})
+            while True:
+                scene = Scene.of({rng.randrange(CELLS): riddle.answer})
+                prompt = pose_riddle(describe_scene(scene), riddle, rng.choice(riddle.phrases))
+                if prompt not in asked:
+                    break
+            asked.add(prompt)
             item = Item(
                 prompt_id=first + number,
-                prompt=pose_riddle(describe_scene(scene), riddle, rng.choice(riddle.phrases)),
+                prompt=prompt,
                 category=category,
                 explanation=riddle.fact,
                 subcategory=riddle.subcategory,
@@ -63,53 +69,25 @@ def items(count: int, seed: int) -> tuple[PocketItem, ...]:
     return tuple(made)
 
 
+def published(count: int, seed: int) -> list[Item]:
+    """The items as they are published."""
+    return [made.item for made in items(count, seed)]
+
+
 def requests(count: int, seed: int) -> list[Request]:
     """The items as requests."""
-    return [
-        Request(
-            id=f"{NAME}/{made.item.prompt_id}",
-            text=made.item.prompt,
-            category=made.item.category,
-            subcategory=made.item.subcategory,
-        )
-        for made in items(count, seed)
-    ]
-
-
-def write(folder: Path, trajectories: Sequence[Trajectory], *, with_text: bool) -> None:
-    """``{prompt_id}.png``: the last picture of each sequence. Texts are not part of WISE."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for trajectory in trajectories:
-        image = last_image(trajectory)
-        if image is not None:
-            prompt_id = trajectory.request.id.removeprefix(f"{NAME}/")
-            (folder / f"{prompt_id}.png").write_bytes(image)
-
-
-def last_image(trajectory: Trajectory) -> bytes | None:
-    """The picture that a sequence ends with."""
-    shown = [t.accepted.image for t in trajectory.steps if t.accepted is not None]
-    return shown[-1] if shown else None
+    return wise.requests(published(count, seed))
 
 
 def grade(folder: Path, count: int, seed: int) -> Graded:
     """Judge every picture; without one the system failed, not the judge: lowest grades."""
     chosen = items(count, seed)
-    grades: dict[int, Legacy | None] = {}
-    for made in chosen:
-        path = folder / f"{made.item.prompt_id}.png"
-        image = path.read_bytes() if path.exists() else None
-        grades[made.item.prompt_id] = judge(image, made.scene)
-    scores = wise.legacy_scores(grades)
-    return Graded(
-        protocol=PROTOCOL,
-        judge=JUDGE,
-        items={str(i): 100 * value for i, value in scores.items.items()},
-        strata={str(made.item.prompt_id): made.item.category for made in chosen},
-        weights=dict(wise.LEGACY_WEIGHTS),
-        parts={name: 100 * value for name, value in scores.categories.items()},
-        unjudged=scores.unjudged,
-    )
+    pictures = {made.item.prompt_id: wise.image_of(made.item, folder) for made in chosen}
+    read_ahead(pictures.values())
+    grades = {
+        made.item.prompt_id: judge(pictures[made.item.prompt_id], made.scene) for made in chosen
+    }
+    return wise.graded(published(count, seed), grades, protocol=PROTOCOL, judge=JUDGE)
 
 
 def judge(image: bytes | None, scene: Scene) -> Legacy:

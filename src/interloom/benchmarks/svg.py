@@ -8,8 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e")
-WIDTH, HEIGHT = 560, 260
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 14, 46
+WIDTH, HEIGHT = 400, 230
+LEFT, RIGHT, TOP, BOTTOM = 40, 10, 12, 20
+NAMES, ROW = 104, 24
+"""Of bars: pixels for their names, and height of a row."""
+LEGEND = 15
+"""Height of a line of the legend; two names stand side by side."""
 
 
 class Bar(NamedTuple):
@@ -22,25 +26,36 @@ class Bar(NamedTuple):
 
 
 def bars(values: Sequence[Bar], *, title: str, top: float = 100.0) -> str:
-    """Bars from 0 to ``top`` with their intervals."""
-    inner = WIDTH - LEFT - RIGHT
-    step = inner / max(1, len(values))
-    parts = [_axis(0.0, top)]
-    for number, bar in enumerate(values):
-        x = LEFT + step * (number + 0.5)
-        y, low, high = (_y(v, 0.0, top) for v in (bar.value, bar.low, bar.high))
-        base = _y(0.0, 0.0, top)
-        wide = min(54.0, step * 0.62)
+    """Bars from 0 to ``top`` with their intervals, one below the other."""
+    inner = WIDTH - NAMES - RIGHT
+    height = TOP + ROW * len(values) + BOTTOM
+
+    def x(value: float) -> float:
+        return NAMES + inner * value / top
+
+    parts = []
+    for tick in range(5):
+        at = top * tick / 4
         parts.append(
-            f'<rect x="{x - wide / 2:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{base - y:.1f}" '
+            f'<path d="M{x(at):.1f} {TOP}V{height - BOTTOM}" class="grid"/>'
+            f'<text x="{x(at):.1f}" y="{height - 5}" text-anchor="middle">{at:g}</text>'
+        )
+    for number, bar in enumerate(values):
+        y = TOP + ROW * number
+        value, low, high = (x(v) for v in (bar.value, bar.low, bar.high))
+        middle = y + ROW / 2
+        # The number stands where no line crosses it.
+        after = high + 5 if high < WIDTH - RIGHT - 30 else low - 30
+        parts.append(
+            f'<rect x="{NAMES}" y="{y + 4}" width="{value - NAMES:.1f}" height="{ROW - 8}" '
             f'fill="{COLOURS[number % len(COLOURS)]}"/>'
-            f'<path d="M{x:.1f} {low:.1f}V{high:.1f}M{x - 6:.1f} {low:.1f}h12M{x - 6:.1f} '
-            f'{high:.1f}h12" stroke="currentColor" fill="none"/>'
-            f'<text x="{x:.1f}" y="{high - 5:.1f}" text-anchor="middle">{bar.value:.1f}</text>'
-            f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">'
+            f'<path d="M{low:.1f} {middle}H{high:.1f}M{low:.1f} {middle - 4}v8M{high:.1f} '
+            f'{middle - 4}v8" stroke="currentColor" fill="none"/>'
+            f'<text x="{after:.1f}" y="{middle + 4}">{bar.value:.1f}</text>'
+            f'<text x="{NAMES - 6}" y="{middle + 4}" text-anchor="end">'
             f"{html.escape(bar.label)}</text>"
         )
-    return _frame(title, parts)
+    return _frame(title, parts, height)
 
 
 def curves(lines: Mapping[str, Sequence[tuple[float, float]]], *, title: str) -> str:
@@ -60,18 +75,18 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], *, title: str) ->
             for x, y in line
         )
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        across = LEFT + (number % 4) * 128
-        down = HEIGHT - 24 + 15 * (number // 4)
+        across = LEFT + (number % 2) * (WIDTH - LEFT) / 2
+        down = HEIGHT + LEGEND * (number // 2 + 1) - 3
         parts.append(
-            f'<rect x="{across}" y="{down - 9}" width="10" height="10" fill="{colour}"/>'
-            f'<text x="{across + 14}" y="{down}">{html.escape(name)}</text>'
+            f'<rect x="{across:.1f}" y="{down - 9}" width="10" height="10" fill="{colour}"/>'
+            f'<text x="{across + 14:.1f}" y="{down}">{html.escape(name)}</text>'
         )
     for x in (x_low, x_high):
         at = LEFT + (x - x_low) / span * (WIDTH - LEFT - RIGHT)
         parts.append(
-            f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 13}" text-anchor="middle">{x:g}</text>'
+            f'<text x="{at:.1f}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{x:g}</text>'
         )
-    return _frame(title, parts)
+    return _frame(title, parts, HEIGHT + LEGEND * ((len(lines) + 1) // 2))
 
 
 def _y(value: float, low: float, high: float) -> float:
@@ -91,8 +106,9 @@ def _axis(low: float, high: float) -> str:
     return "".join(lines)
 
 
-def _frame(title: str, parts: Sequence[str]) -> str:
+def _frame(title: str, parts: Sequence[str], height: float) -> str:
     return (
-        f'<figure><figcaption>{html.escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" '
+        f"<figure><figcaption>{html.escape(title)}</figcaption>"
+        f'<svg viewBox="0 0 {WIDTH} {height:g}" '
         f'role="img" aria-label="{html.escape(title)}">{"".join(parts)}</svg></figure>'
     )

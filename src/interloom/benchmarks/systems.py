@@ -1,18 +1,4 @@
-"""The systems that are compared: who plans, who criticises, and how often a step may be tried.
-
-=============  ======================  ====================  ========
-system         planner                 critic                attempts
-=============  ======================  ====================  ========
-generator      none (the request is    none                  1
-               the prompt)
-zero-shot      base model              base model            T_max
-planner-sft    fine-tuned planner      base model            T_max
-one-agent      fine-tuned planner      the same model        T_max
-full-sft       fine-tuned planner      fine-tuned critic     T_max
-full-rl        fine-tuned planner      critic after GRPO     T_max
-oracle         teacher                 teacher               T_max
-=============  ======================  ====================  ========
-"""
+"""The systems of ``parts.py``, loaded."""
 
 from __future__ import annotations
 
@@ -23,33 +9,33 @@ from pathlib import Path
 
 from interloom import cast
 from interloom.agents import ModelCritic, ModelPlanner
-from interloom.backends.remote import Remotes
+from interloom.backends.remote import RemoteName, Remotes
 from interloom.backends.transformers import ChatModel
+from interloom.benchmarks.parts import MODELS, generator_of, parts_of
 from interloom.cache import CachedCritic, CachedPlanner, CallCache
+from interloom.catalogue import load_pipeline, open_catalogue, resolve
 from interloom.loop import DirectPlanner
-from interloom.roles import Critic, Planner
-from interloom.settings import EvaluateSettings, ModelsSettings, SystemName, TeacherSettings
+from interloom.roles import Critic, Generator, Planner, Teacher
+from interloom.settings import (
+    EvaluateSettings,
+    GeneratorSettings,
+    ModelsSettings,
+    RegisteredSettings,
+    TeacherSettings,
+)
 
-MODELS = ("vlm", "planner-sft", "critic-sft", "critic-rl")
-"""The model folders that systems are made of, as the stages' files call them."""
-AGENTS: dict[SystemName, tuple[str, str]] = {
-    "zero-shot": ("vlm", "vlm"),
-    "planner-sft": ("planner-sft", "vlm"),
-    "one-agent": ("planner-sft", "planner-sft"),  # trained with sft_planner.with_critic_rows
-    "full-sft": ("planner-sft", "critic-sft"),
-    "full-rl": ("planner-sft", "critic-rl"),
-}
-"""Models that plan and criticise, by system."""
+__all__ = ["MODELS", "System", "loader"]
 
 
 @dataclass(frozen=True)
 class System:
-    """Planner and critic around the generator that all systems share."""
+    """Planner and critic, and the generator between them: settings, or loaded already."""
 
-    name: SystemName
+    name: str
     planner: Planner
     critic: Critic | None
     max_attempts: int
+    generator: GeneratorSettings | Generator
 
 
 def loader(
@@ -60,7 +46,7 @@ def loader(
     device: str,
     remotes: Remotes,
     cache: CallCache | None,
-) -> Callable[[SystemName], System]:
+) -> Callable[[str], System]:
     """A function that makes a system; models are loaded when first needed, each once.
 
     ``folders`` are those of ``vlm``, ``planner-sft``, ``critic-sft`` and ``critic-rl``; calls of
@@ -77,23 +63,59 @@ def loader(
             max_image_pixels=models.max_image_pixels,
         )
 
-    def planner(model: str) -> Planner:
-        talker = load(model).as_another(model, options.planner_max_new_tokens)
+    @functools.cache
+    def oracle() -> Teacher:
+        return cast.teacher(teacher, remotes, cache, perfect=True)
+
+    def planner(name: str) -> Planner:
+        if name == "none":
+            return DirectPlanner()
+        if name == "teacher":
+            return oracle()
+        if name not in MODELS:
+            return cast.chat(*_remote(name), teacher, remotes)
+        talker = load(name).as_another(name, options.planner_max_new_tokens)
         agent = ModelPlanner(talker, models.dialogue, retries=options.answer_retries)
         return CachedPlanner(agent, cache) if cache else agent
 
-    def critic(model: str) -> Critic:
-        talker = load(model).as_another(model, options.critic_max_new_tokens)
+    def critic(name: str) -> Critic | None:
+        if name == "none":
+            return None
+        if name == "teacher":
+            return oracle()
+        if name not in MODELS:
+            return cast.chat(*_remote(name), teacher, remotes)
+        talker = load(name).as_another(name, options.critic_max_new_tokens)
         agent = ModelCritic(talker, models.dialogue, retries=options.answer_retries)
         return CachedCritic(agent, cache) if cache else agent
 
-    def make(name: SystemName) -> System:
-        if name == "generator":
-            return System(name, DirectPlanner(), None, 1)
-        if name == "oracle":
-            oracle = cast.teacher(teacher, remotes, cache, perfect=True)
-            return System(name, oracle, oracle, options.max_attempts)
-        plans, criticises = AGENTS[name]
-        return System(name, planner(plans), critic(criticises), options.max_attempts)
+    def make(name: str) -> System:
+        parts = parts_of(name, options)
+        if isinstance(parts, RegisteredSettings):
+            return _registered(name, parts.registered)
+        return System(
+            name,
+            planner(parts.planner),
+            critic(parts.critic),
+            parts.max_attempts,
+            generator_of(parts, models),
+        )
 
     return make
+
+
+def _remote(name: str) -> tuple[RemoteName, str]:
+    """Backend and model of ``BACKEND:MODEL``."""
+    backend, _, model = name.partition(":")
+    found: dict[str, RemoteName] = {"gemini": "gemini", "openai": "openai"}
+    return found[backend], model
+
+
+def _registered(name: str, uri: str) -> System:
+    import mlflow
+
+    catalogue = open_catalogue(Path.cwd())
+    version = resolve(catalogue, uri)
+    mlflow.set_tracking_uri(catalogue.uri)
+    _, model, attempts = load_pipeline(f"models:/{version.name}/{version.version}", uri)
+    return System(name, model.planner, model.critic, attempts, model.generator)

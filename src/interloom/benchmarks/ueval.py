@@ -14,8 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from interloom.benchmarks import judging, published
+from interloom.benchmarks.graded import Graded
+from interloom.benchmarks.judging import Asked, ChatJudge
+from interloom.construct.planner_data import caption_of
 from interloom.errors import InterloomError
+from interloom.records import Request, Trajectory
 
+NAME = "ueval"
 PROTOCOL = "ueval/rubric-mean"
 OPEN_TASKS = ("art", "life", "tech", "exercise")
 CLOSED_TASKS = ("space", "textbook", "diagram", "paper")
@@ -150,38 +156,27 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def load(path: Path) -> list[Item]:
-    """Items of a published file: a JSON list or JSON lines; ``task`` and ``task_type`` both work.
+    """Items of a published file or folder; ``task`` and ``task_type`` both work.
 
     Raises:
         InterloomError: naming the file and the record.
     """
-    text = path.read_text(encoding="utf-8")
-    try:
-        records = (
-            json.loads(text)
-            if text.lstrip().startswith("[")
-            else [json.loads(line) for line in text.splitlines() if line.strip()]
-        )
-    except json.JSONDecodeError as error:
-        raise InterloomError(f"{path}: not JSON ({error})") from error
-    return [_item(record, f"{path}, record {number}") for number, record in enumerate(records, 1)]
+    return [_item(record, where) for where, record in published.records(path)]
 
 
 def _item(record: Mapping[str, Any], where: str) -> Item:
-    for name in ("id", "prompt"):
-        if name not in record:
-            raise InterloomError(f"{where}: field {name!r} is missing")
+    name = str(published.field(record, "id", where, (str, int)))
+    prompt = published.field(record, "prompt", where, str)
     task = record.get("task_type", record.get("task"))
     if task is None:
         raise InterloomError(f"{where}: neither 'task_type' nor 'task' is there")
-    images = record.get("image_ref") or []
     return Item(
-        id=str(record["id"]),
-        prompt=record["prompt"],
+        id=name,
+        prompt=prompt,
         task=task,
         question_type=record.get("question_type") or "",
         text_ref=record.get("text_ref") or "",
-        image_ref=(images,) if isinstance(images, str) else tuple(images),
+        image_ref=tuple(map(str, published.several(record.get("image_ref")))),
         text_rubrics=tuple(map(_rubric, record.get("text_rubrics") or ())),
         image_rubrics=tuple(map(_rubric, record.get("image_rubrics") or ())),
     )
@@ -220,3 +215,109 @@ def read_answers(path: Path) -> dict[str, Answer]:
         )
         for record in records
     }
+
+
+def requests(items: Sequence[Item]) -> list[Request]:
+    """The items as requests."""
+    return [Request(id=f"{NAME}/{item.id}", text=item.prompt, category=item.task) for item in items]
+
+
+def write(folder: Path, trajectories: Sequence[Trajectory], *, with_text: bool) -> None:
+    """``answers.json`` in the published layout, with the pictures in ``images/``.
+
+    The text is what stands beside the pictures: ``a_i``, else ``u_i``. ``with_text`` is false for
+    a bare generator, which writes none.
+    """
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    answers = []
+    for trajectory in trajectories:
+        name = trajectory.request.id.removeprefix(f"{NAME}/")
+        names, texts = [], []
+        for number, trace in enumerate(trajectory.steps):
+            texts.append(caption_of(trace.step))
+            if trace.accepted is not None and trace.accepted.image is not None:
+                names.append(f"images/{name}-{number}.png")
+                (folder / names[-1]).write_bytes(trace.accepted.image)
+        answers.append(Answer(name, "\n".join(texts) if with_text else "", tuple(names)))
+    write_answers(folder / "answers.json", answers)
+
+
+# --- judging --------------------------------------------------------------------------------------
+
+VERDICTS: dict[str, Verdict] = {"true": "met", "false": "not met", "not sure": "not sure"}
+
+
+def calls(item: Item) -> int:
+    """Judge calls that an item takes at most; what was not answered takes none."""
+    return len(item.text_rubrics) + len(item.image_rubrics)
+
+
+def judged(items: Sequence[Item], folder: Path, judge: ChatJudge) -> dict[str, Grades]:
+    """Ask a chat model about every rubric of the answers in ``folder``."""
+    answers = read_answers(folder / "answers.json")
+    asked: list[Asked] = []
+    for item in items:
+        answer = answers[item.id]
+        pictures = [(folder / name).read_bytes() for name in answer.images]
+        texts = {"question": item.prompt, "reference": item.text_ref, "text": answer.text}
+        if answer.text:
+            asked += [
+                _asked(item, f"text/{i}", "text", texts | {"criterion": rubric.criterion}, {})
+                for i, rubric in enumerate(item.text_rubrics)
+            ]
+        if pictures:
+            section = "image_and_text" if item.shows_text_to_judge else "image"
+            asked += [
+                _asked(
+                    item,
+                    f"images/{i}",
+                    section,
+                    texts | {"criterion": rubric.criterion},
+                    {"pictures": pictures},
+                )
+                for i, rubric in enumerate(item.image_rubrics)
+            ]
+    said = judging.ask_all(judge, asked)
+
+    def verdict(item: Item, part: str) -> Verdict:
+        if (item.id, part) not in said:
+            return "not met"  # the system gave nothing that could meet it
+        found = judging.answer_of(said, item.id, part, judging.Verdict)
+        return "unjudged" if found is None else VERDICTS[found.criteria_met]
+
+    return {
+        item.id: Grades(
+            item.id,
+            tuple(verdict(item, f"text/{i}") for i in range(len(item.text_rubrics))),
+            tuple(verdict(item, f"images/{i}") for i in range(len(item.image_rubrics))),
+        )
+        for item in items
+    }
+
+
+def _asked(
+    item: Item,
+    part: str,
+    section: str,
+    texts: Mapping[str, str],
+    pictures: Mapping[str, Sequence[bytes]],
+) -> Asked:
+    return Asked(
+        item.id, part, judging.conversation(NAME, section, texts, pictures), judging.Verdict
+    )
+
+
+def graded(
+    items: Sequence[Item], grades: Mapping[str, Grades], *, protocol: str, judge: str
+) -> Graded:
+    """The benchmark's figures as a cell keeps them."""
+    scores = score(items, grades)
+    return Graded(
+        protocol=protocol,
+        judge=judge,
+        items=scores.items,
+        strata={item.id: item.task for item in items},
+        weights={},
+        parts={"text": scores.text, "images": scores.images, **scores.tasks},
+        unjudged=scores.unjudged,
+    )

@@ -11,10 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
+from interloom.backends.remote_roles import Form
+from interloom.benchmarks import judging, published
+from interloom.benchmarks.graded import Graded
+from interloom.benchmarks.judging import Asked, ChatJudge
 from interloom.errors import InterloomError
+from interloom.records import Request, Trajectory
 
+NAME = "wise"
 Protocol = Literal["legacy", "verified"]
 CATEGORIES: tuple[str, ...] = ("culture", "time", "space", "biology", "physics", "chemistry")
 LEGACY_LAST_ID: dict[str, int] = dict(zip(CATEGORIES, (400, 567, 700, 800, 900, 1000), strict=True))
@@ -139,3 +148,144 @@ def _scores(
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+# --- published layout -----------------------------------------------------------------------------
+
+
+def load(path: Path, protocol: Protocol = "legacy") -> list[Item]:
+    """Items of the published files; the category follows from the prompt id.
+
+    Raises:
+        InterloomError: naming the file and the record.
+    """
+    return [_item(record, where, protocol) for where, record in published.records(path)]
+
+
+def _item(record: Mapping[str, Any], where: str, protocol: Protocol) -> Item:
+    prompt_id = published.field(record, "prompt_id", where, int)
+    return Item(
+        prompt_id=prompt_id,
+        prompt=published.field(record, "Prompt", where, str),
+        category=category_of(prompt_id, protocol),
+        explanation=record.get("Explanation") or "",
+        subcategory=record.get("Subcategory") or "",
+    )
+
+
+def requests(items: Sequence[Item]) -> list[Request]:
+    """The items as requests."""
+    return [
+        Request(
+            id=f"{NAME}/{item.prompt_id}",
+            text=item.prompt,
+            category=item.category,
+            subcategory=item.subcategory,
+        )
+        for item in items
+    ]
+
+
+def write(folder: Path, trajectories: Sequence[Trajectory], *, with_text: bool) -> None:
+    """``{prompt_id}.png``: the last picture of each sequence. Texts are not part of WISE."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for trajectory in trajectories:
+        image = published.last_image(trajectory)
+        if image is not None:
+            prompt_id = trajectory.request.id.removeprefix(f"{NAME}/")
+            (folder / f"{prompt_id}.png").write_bytes(image)
+
+
+def image_of(item: Item, folder: Path) -> bytes | None:
+    """The picture that a system made for an item."""
+    path = folder / f"{item.prompt_id}.png"
+    return path.read_bytes() if path.exists() else None
+
+
+# --- judging --------------------------------------------------------------------------------------
+
+Two = Annotated[int, Field(ge=0, le=2)]
+
+
+class LegacyForm(Form):
+    """What the judge answers under the legacy protocol."""
+
+    reasoning: str
+    consistency: Two
+    realism: Two
+    aesthetic_quality: Two
+
+
+class VerifiedForm(Form):
+    """What the judge answers under the verified protocol."""
+
+    reasoning: str
+    correct: bool
+
+
+def calls(item: Item) -> int:
+    """Judge calls that an item takes at most."""
+    return 1
+
+
+def judged(
+    items: Sequence[Item], folder: Path, judge: ChatJudge, protocol: Protocol
+) -> dict[int, Legacy | bool | None]:
+    """Ask a chat model about every picture in ``folder``.
+
+    Without a picture the system failed, not the judge: lowest grades, and no call.
+    """
+    form = LegacyForm if protocol == "legacy" else VerifiedForm
+    asked: list[Asked] = []
+    for item in items:
+        image = image_of(item, folder)
+        if image is not None:
+            texts = {"prompt": item.prompt, "explanation": item.explanation}
+            question = judging.conversation(NAME, protocol, texts, {"picture": [image]})
+            asked.append(Asked(str(item.prompt_id), "", question, form))
+    said = judging.ask_all(judge, asked)
+    grades: dict[int, Legacy | bool | None] = {}
+    for item in items:
+        key = (str(item.prompt_id), "")
+        answer = said.get(key)
+        if key not in said:
+            grades[item.prompt_id] = Legacy(0, 0, 0) if protocol == "legacy" else False
+        elif isinstance(answer, LegacyForm):
+            grades[item.prompt_id] = Legacy(
+                answer.consistency, answer.realism, answer.aesthetic_quality
+            )
+        else:
+            grades[item.prompt_id] = answer.correct if isinstance(answer, VerifiedForm) else None
+    return grades
+
+
+def graded(
+    items: Sequence[Item],
+    grades: Mapping[int, Legacy | bool | None],
+    *,
+    protocol: str,
+    judge: str,
+) -> Graded:
+    """The benchmark's figures as a cell keeps them; the grades' kind tells the protocol.
+
+    Raises:
+        InterloomError: a category without a judged item, or grades of both protocols.
+    """
+    legacy = {i: g for i, g in grades.items() if g is None or isinstance(g, Legacy)}
+    verified = {i: g for i, g in grades.items() if g is None or isinstance(g, bool)}
+    categories = {item.prompt_id: item.category for item in items}
+    if len(verified) == len(grades) and any(g is not None for g in verified.values()):
+        scores, weights = verified_scores(verified, categories), VERIFIED_WEIGHTS
+    elif len(legacy) == len(grades):
+        scores, weights = legacy_scores(legacy, categories), LEGACY_WEIGHTS
+    else:
+        raise InterloomError("WISE: grades of the legacy and the verified protocol do not mix")
+    return Graded(
+        protocol=protocol,
+        judge=judge,
+        items={str(i): 100 * value for i, value in scores.items.items()},
+        strata={str(item.prompt_id): item.category for item in items},
+        weights=dict(weights),
+        parts={name: 100 * value for name, value in scores.categories.items()},
+        unjudged=scores.unjudged,
+    )

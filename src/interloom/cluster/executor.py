@@ -99,13 +99,13 @@ class _Run:
     ) -> None:
         self.spec, self.settings, self.root = spec, settings, root
         self.options = settings.cluster
-        self.pods: StagePods = settings.cluster.stages[spec.name]
+        self.pods: StagePods = settings.cluster.stages[spec.family]
         self.printing = threading.Lock()
         self.identity: Identity = identify(spec, settings, root)
         name = names.job_name(spec.name, self.identity.key)
         self.api = Api(self.options, self.say)
         self.services = Services(self.api, self.options, self.pods, name, self.say)
-        checkout = provenance()
+        checkout = provenance(root)
         origin = names.Origin(lifecycle_id() or "", checkout["mlflow.source.git.commit"])
         given = ("--params", manifests.PARAMS, "--inputs", manifests.INPUTS)
         self.work = Work(
@@ -194,7 +194,7 @@ class _Run:
     def _params(self) -> dict[str, Any]:
         """The params file of the pods: this one, with the stage local, and services found."""
         raw = self.settings.model_dump(mode="json")
-        raw["cluster"]["stages"][self.spec.name]["executor"] = "local"
+        raw["cluster"]["stages"][self.spec.family]["executor"] = "local"
         for backend, url in self.services.addresses.items():
             if backend in raw["remote"]:
                 raw["remote"][backend]["base_urls"] = [url]

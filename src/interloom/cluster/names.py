@@ -37,9 +37,11 @@ def job_name(stage: str, key: str) -> str:
 
     >>> job_name("sft-critic", "0123456789abcdef")
     'sft-critic-0123456789ab'
+    >>> job_name("generate@wise", "0123456789abcdef")
+    'generate-wise-0123456789ab'
     """
     tail = f"-{key[:12]}"
-    return stage[: JOB_LENGTH - len(tail)].rstrip("-") + tail
+    return stage.replace("@", "-")[: JOB_LENGTH - len(tail)].rstrip("-") + tail
 
 
 def labels(stage: str, origin: Origin) -> dict[str, str]:
@@ -47,7 +49,7 @@ def labels(stage: str, origin: Origin) -> dict[str, str]:
     said = {
         APP: "interloom",
         PART: "stage",
-        STAGE: stage,
+        STAGE: stage.replace("@", "-"),  # a matrix's cell
         LIFECYCLE: label_value(origin.lifecycle),
         COMMIT: label_value(origin.commit),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import time
 from collections.abc import Callable, Sequence
@@ -14,8 +13,7 @@ from interloom.cluster.following import LogFollower, Mirror, News
 from interloom.cluster.manifests import Object, Work
 from interloom.cluster.settings import ClusterSettings, StagePods
 from interloom.errors import InterloomError
-from interloom.progress import from_event
-from interloom.runner import RUN_PREFIX
+from interloom.progress import PICTURE_PREFIX, RUN_PREFIX, flow_listens, from_event
 
 LOOK_SECONDS = 1.0
 """Between looks at the clock while nothing happens."""
@@ -138,15 +136,18 @@ class Watcher:
         first = (pod["metadata"].get("labels") or {}).get(names.INDEX, "0") == "0"
 
         def hear(line: str) -> None:
-            if line.startswith(RUN_PREFIX):
-                self.run_id = line.removeprefix(RUN_PREFIX).strip()
+            # Events are for the flow that asked for them, as they are.
+            if line.startswith((RUN_PREFIX, PICTURE_PREFIX)):
+                if line.startswith(RUN_PREFIX):
+                    self.run_id = line.removeprefix(RUN_PREFIX).strip()
+                if first and flow_listens():
+                    print(line, flush=True)
                 return
             report = from_event(line)
             if report is None:
                 self.say(line, who)
             elif first:
-                # Events are for the flow that asked for them, as they are.
-                raw = os.environ.get("INTERLOOM_PROGRESS") == "events"
+                raw = flow_listens()
                 print(line if raw else f"{self.work.stage}: {report.line()}", flush=True)
 
         return LogFollower(self.api, pod, container, hear)

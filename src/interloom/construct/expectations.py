@@ -47,7 +47,7 @@ class Violation:
         return f"{self.suite}: {self.expectation}: {self.count} × {self.observed}{rows}"
 
 
-def _library() -> Any:
+def library() -> Any:
     """Great Expectations' own expectations; six seconds to import, and it must not phone home."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     from great_expectations.expectations import core
@@ -58,9 +58,9 @@ def _library() -> Any:
 # --- suites ---------------------------------------------------------------------------------------
 
 
-def _filled(*columns: str) -> list[Expectation]:
+def filled(*columns: str) -> list[Expectation]:
     """No nulls and no empty texts."""
-    gxe = _library()
+    gxe = library()
     return [
         expectation
         for column in columns
@@ -71,18 +71,18 @@ def _filled(*columns: str) -> list[Expectation]:
     ]
 
 
-def _only(column: str, *values: object) -> Expectation:
-    gxe = _library()
+def only(column: str, *values: object) -> Expectation:
+    gxe = library()
     return gxe.ExpectColumnValuesToBeInSet(column=column, value_set=list(values))
 
 
-def _unique(*columns: str) -> list[Expectation]:
-    gxe = _library()
+def unique(*columns: str) -> list[Expectation]:
+    gxe = library()
     return [gxe.ExpectColumnValuesToBeUnique(column=column) for column in columns]
 
 
-def _between(column: str, low: float | None, high: float | None) -> list[Expectation]:
-    gxe = _library()
+def between(column: str, low: float | None, high: float | None) -> list[Expectation]:
+    gxe = library()
     return [
         gxe.ExpectColumnValuesToNotBeNull(column=column),
         gxe.ExpectColumnValuesToBeBetween(column=column, min_value=low, max_value=high),
@@ -90,25 +90,25 @@ def _between(column: str, low: float | None, high: float | None) -> list[Expecta
 
 
 def file_suite() -> list[Expectation]:
-    return [_only("faults", ""), *_between("rows", 1, None), *_unique("id")]
+    return [only("faults", ""), *between("rows", 1, None), *unique("id")]
 
 
 def prompt_suite() -> list[Expectation]:
     return [
-        *_filled("id", "text", "category", "subcategory", "template"),
-        *_unique("id", "content"),
-        _only("malformed", ""),
-        _only("kind", "create", "continuation", "text_response"),
-        _sizes("pictures", several=True),
-        _only("captions_fit", True),
-        _only("pictures_fit", True),
-        _only("held_out", False),
+        *filled("id", "text", "category", "subcategory", "template"),
+        *unique("id", "content"),
+        only("malformed", ""),
+        only("kind", "create", "continuation", "text_response"),
+        sizes("pictures", several=True),
+        only("captions_fit", True),
+        only("pictures_fit", True),
+        only("held_out", False),
     ]
 
 
-def _sizes(column: str, *, several: bool = False, absent: bool = True) -> Expectation:
+def sizes(column: str, *, several: bool = False, absent: bool = True) -> Expectation:
     """Sound pictures of any size; ``absent`` allows none at all."""
-    gxe = _library()
+    gxe = library()
     size = r"\d+x\d+"
     pattern = rf"{size}(?:, {size})*" if several else size
     return gxe.ExpectColumnValuesToMatchRegex(
@@ -117,18 +117,18 @@ def _sizes(column: str, *, several: bool = False, absent: bool = True) -> Expect
 
 
 def trajectory_suite(image_sizes: Sequence[str], max_attempts: int) -> list[Expectation]:
-    gxe = _library()
+    gxe = library()
     several = [", ".join(sorted(image_sizes))] if len(set(image_sizes)) > 1 else []
     return [
-        *_filled("id"),
-        *_unique("id"),
-        _only("malformed", ""),
-        _only("known", True),
+        *filled("id"),
+        *unique("id"),
+        only("malformed", ""),
+        only("known", True),
         gxe.ExpectColumnValuesToBeBetween(column="plan_length", min_value=1, max_value=MAX_STEPS),
-        _only("plan_faults", ""),
-        *_between("most_attempts", 0, max_attempts),
-        _only("pictures", *image_sizes, *several, frames.NO_PICTURE),
-        _only("links", ""),
+        only("plan_faults", ""),
+        *between("most_attempts", 0, max_attempts),
+        only("pictures", *image_sizes, *several, frames.NO_PICTURE),
+        only("links", ""),
         # Failures are kept and counted; when most requests fail, something else is wrong.
         gxe.ExpectColumnProportionOfNonNullValuesToBeBetween(
             column="failure", min_value=0, max_value=0.25
@@ -139,47 +139,47 @@ def trajectory_suite(image_sizes: Sequence[str], max_attempts: int) -> list[Expe
 def critic_suite(
     split: str, image_sizes: Sequence[str], positive: tuple[float, float] | None
 ) -> list[Expectation]:
-    gxe = _library()
+    gxe = library()
     balance = [
         gxe.ExpectColumnMeanToBeBetween(
             column="positive", min_value=positive[0], max_value=positive[1]
         )
     ] if positive else []  # fmt: skip
     return [
-        *_filled("id", "prompt", "used_prompt", "refine_prompt", "reasoning"),
-        *_unique("id", "content"),
-        _only("known", True),
-        _sizes("before"),
-        _only("after", *image_sizes),
+        *filled("id", "prompt", "used_prompt", "refine_prompt", "reasoning"),
+        *unique("id", "content"),
+        only("known", True),
+        sizes("before"),
+        only("after", *image_sizes),
         gxe.ExpectColumnValuesToNotBeNull(column="success"),
-        _only("repeats", True),
-        *_between("semantic", 0, 10),
-        *_between("quality", 0, 10),
-        _only("split", split),
-        _only("held_out", False),
+        only("repeats", True),
+        *between("semantic", 0, 10),
+        *between("quality", 0, 10),
+        only("split", split),
+        only("held_out", False),
         *balance,
     ]
 
 
 def planner_suite() -> list[Expectation]:
     return [
-        *_filled("id", "text", "source"),
-        *_unique("id", "content"),
-        _only("known", True),
-        _only("malformed", ""),
-        _only("kind", "create", "continuation", "text_response"),
-        _sizes("pictures", several=True),
-        _only("captions_fit", True),
-        _only("pictures_fit", True),
-        *_between("plan_length", 1, MAX_STEPS),
-        _only("plan_faults", ""),
+        *filled("id", "text", "source"),
+        *unique("id", "content"),
+        only("known", True),
+        only("malformed", ""),
+        only("kind", "create", "continuation", "text_response"),
+        sizes("pictures", several=True),
+        only("captions_fit", True),
+        only("pictures_fit", True),
+        *between("plan_length", 1, MAX_STEPS),
+        only("plan_faults", ""),
     ]
 
 
 def corpus_suite(ratio: float, tolerance: float) -> list[Expectation]:
     return [
-        *_between("sft_rl_ratio", ratio * (1 - tolerance), ratio * (1 + tolerance)),
-        *_between("shared_rows", 0, 0),
+        *between("sft_rl_ratio", ratio * (1 - tolerance), ratio * (1 + tolerance)),
+        *between("shared_rows", 0, 0),
     ]
 
 
@@ -193,7 +193,7 @@ def check(tables: Tables, docs: Path | None = None) -> list[Violation]:
 
     Every table needs a column ``id``, by which bad rows are named.
     """
-    _library()
+    library()
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
     from great_expectations.data_context.types.resource_identifiers import (
@@ -295,7 +295,7 @@ def tables(settings: Settings, paths: Sequence[Path], held_out: frames.HeldOut) 
     """
     prompts, trajectories, critic, planner = paths
     limits, models = settings.validation, settings.models
-    sizes = [f"{m.image_size}x{m.image_size}" for m in (models.generator, models.generator_weak)]
+    drawn = [f"{m.image_size}x{m.image_size}" for m in (models.generator, models.generator_weak)]
     options = settings.critic_data
     positive = (
         (limits.min_positive_judgments, limits.max_positive_judgments) if options.balance else None
@@ -312,10 +312,10 @@ def tables(settings: Settings, paths: Sequence[Path], held_out: frames.HeldOut) 
         "prompts": (asked, prompt_suite()),
         "trajectories": (
             frames.trajectories_table(trajectories, known),
-            trajectory_suite(sizes, settings.trajectories.max_attempts),
+            trajectory_suite(drawn, settings.trajectories.max_attempts),
         ),
-        "critic-sft": (critics["sft"], critic_suite("sft", sizes, positive)),
-        "critic-rl": (critics["rl"], critic_suite("rl", sizes, positive)),
+        "critic-sft": (critics["sft"], critic_suite("sft", drawn, positive)),
+        "critic-rl": (critics["rl"], critic_suite("rl", drawn, positive)),
         "critic-corpus": (
             frames.corpus_table(critics["sft"], critics["rl"]),
             corpus_suite(options.sft_rl_ratio, limits.ratio_tolerance),
@@ -333,10 +333,19 @@ def run(settings: Settings, stage: StageRun) -> None:
     # Columns that are not there cannot be looked at: other suites need sound files.
     if not any(files["faults"]) and min(files["rows"]) > 0:
         whole = {**whole, **tables(settings, paths, cast.held_out(settings.prompts))}
+    gate(whole, out, stage)
+
+
+def gate(whole: Tables, out: Path, stage: StageRun) -> None:
+    """Check everything; write the verdict and the metrics, or refuse.
+
+    Raises:
+        InterloomError: an expectation does not hold.
+    """
     violations = check(whole, out / "data-docs")
     stage.artifact(out / "data-docs")
     if violations:
-        _refuse(violations, out / "data-docs", stage)
+        refuse(violations, out / "data-docs", stage)
     summary = {
         name: {"rows": len(table), "expectations": len(suite)}
         for name, (table, suite) in whole.items()
@@ -351,7 +360,7 @@ def run(settings: Settings, stage: StageRun) -> None:
     stage.out("metrics").write_text(json.dumps(numbers, indent=2) + "\n")
 
 
-def _refuse(violations: Sequence[Violation], docs: Path, stage: StageRun) -> None:
+def refuse(violations: Sequence[Violation], docs: Path, stage: StageRun) -> None:
     """Keep what helps to find the fault, where a failed stage's files survive; then stop."""
     import shutil
 

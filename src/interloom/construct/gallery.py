@@ -6,7 +6,7 @@ One self-contained page, with a filter by category and outcome. Large pictures a
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import zip_longest
@@ -27,6 +27,8 @@ Outcome = Literal["passed at once", "repaired", "never passed", "unjudged", "tex
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 SIDE = 384
 """Pixels of the longer side at which pictures are shown at most."""
+FRAMES = {"pass": "#28a248", "fail": "#d7262d", "": "grey"}
+"""Colours by verdict."""
 SUCCESS = "attempts.list.element.list.element.success"
 """The judgments of a shard, without its pictures."""
 
@@ -130,18 +132,16 @@ def sequence(trajectory: Trajectory, title: str, marks: Marks | None = None) -> 
 def page(trajectories: Sequence[Trajectory], title: str, marks: Marks | None = None) -> str:
     """The page of all of them."""
     categories = {one.request.category for one in trajectories}
-    outcomes = {outcome(one) for one in trajectories}
-    articles = [
-        sequence(one, f"{one.request.id}: {one.request.category}, {outcome(one)}", marks)
-        for one in trajectories
-    ]
+    articles = [sequence(one, one.request.id, marks) for one in trajectories]
+    endings = Counter(outcome(one) for one in trajectories)
     return (
         _pages()
         .get_template("gallery.html")
         .render(
             title=title,
             categories=sorted(categories),
-            outcomes=[name for name in OUTCOMES if name in outcomes],
+            outcomes=[name for name in OUTCOMES if name in endings],
+            shares=[(name, endings[name]) for name in OUTCOMES if name in endings],
             number=len(articles),
             articles=Markup("\n".join(articles)),
         )
@@ -156,6 +156,31 @@ def write(
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page(list(store.read_chosen(folder, ids)), title, marks), encoding="utf-8")
     return out
+
+
+def style() -> str:
+    """What ``sequence`` needs of a page's style sheet."""
+    return _pages().get_template("sequence.css").render()
+
+
+def strip(trajectory: Trajectory, side: int = 192) -> bytes:
+    """A sequence as one PNG: the last given picture, then what each step ended with.
+
+    Green frames passed the critic, red ones did not; ``side`` is that of each picture, in pixels.
+    """
+    from PIL import Image, ImageOps
+
+    shown = [(picture, "grey") for picture in trajectory.request.images[-1:]]
+    for trace in trajectory.steps:
+        drawn = [attempt for attempt in trace.attempts if attempt.image is not None]
+        last = trace.accepted or (drawn[-1] if drawn else None)
+        if last is not None and last.image is not None:
+            shown.append((last.image, FRAMES[_verdict(last)[0]]))
+    sheet = Image.new("RGB", (max(1, len(shown)) * (side + 8), side + 8), "white")
+    for number, (picture, frame) in enumerate(shown):
+        small = ImageOps.pad(images.from_bytes(picture), (side - 8, side - 8), color="white")
+        sheet.paste(ImageOps.expand(small, 4, frame), (number * (side + 8) + 4, 4))
+    return images.to_png(sheet)
 
 
 def url_of(picture: bytes) -> str:
@@ -173,5 +198,10 @@ def _verdict(attempt: Attempt) -> tuple[str, str]:
 @cache
 def _pages() -> Environment:
     pages = Environment(loader=PackageLoader("interloom.construct", "pages"), autoescape=True)
-    pages.filters |= {"url": url_of, "caption": caption_of, "verdict": _verdict}
+    pages.filters |= {
+        "url": url_of,
+        "caption": caption_of,
+        "verdict": _verdict,
+        "slug": lambda words: words.replace(" ", "-"),
+    }
     return pages

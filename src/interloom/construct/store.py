@@ -247,7 +247,7 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict
             with pq.ParquetFile(file) as parquet:
                 for batch in parquet.iter_batches(BATCH, columns=columns):
                     yield from batch.to_pylist()
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowInvalid, OSError) as error:  # the latter for pages that do not unpack
             raise InterloomError(f"{file}: not a sound Parquet file ({error})") from error
 
 

@@ -106,6 +106,8 @@ def show(shards: Path, times: Times, settings: Settings, stage: StageRun) -> Non
     ids = gallery.choose(shards, settings.trajectories.shown, settings.seed)
     page = stage.work / "trajectories.html"
     stage.artifact(gallery.write(shards, page, ids, f"{len(ids)} trajectories"), "gallery")
-    for trajectory in store.read_chosen(shards, ids):
+    chosen = list(store.read_chosen(shards, ids))
+    stage.picture("sequence", gallery.strip(max(chosen, key=lambda one: len(one.steps))))
+    for trajectory in chosen:
         span = spans.trace_of(trajectory, times[trajectory.request.id])
         stage.trace(span, spans.tags_of(trajectory))

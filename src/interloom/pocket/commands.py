@@ -14,6 +14,7 @@ app = typer.Typer(help="The pocket world: train its miniatures, look at it.", no
 class Miniature(StrEnum):
     generator = "generator"
     vlm = "vlm"
+    umm = "umm"
 
 
 @app.command()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from interloom.pocket.goal import Goal
 from interloom.pocket.language import (
@@ -309,21 +308,6 @@ def critique(
         refine_prompt=refine(before, verdict.expected, chosen),
         reasoning=f"{reasoning}. not as wanted.",
     )
-
-
-RootCause = Literal["instruction_too_complex", "missing_knowledge", "generator_limit", "none"]
-
-
-def diagnose(text: str, before: Scene | None, verdicts: list[Verdict]) -> RootCause:
-    """Why repeated attempts failed (SAIR, stage 3): only complexity can be cured by steps."""
-    if any(verdict.success for verdict in verdicts):
-        return "none"
-    understood = understand(text, before)
-    if understood.recall:
-        return "missing_knowledge"
-    start = before or Scene()
-    changes = len(edits_between(start, understood.goal.nearest(start)))
-    return "instruction_too_complex" if changes >= 2 else "generator_limit"
 
 
 def caption(scene: Scene) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from interloom import cast, images
 from interloom.agents import ModelCritic, ModelPlanner
 from interloom.backends.ledger import LEDGER, Usage
+from interloom.catalogue import load_pipeline
 from interloom.errors import InterloomError
 from interloom.records import Request
 from interloom.roles import Critic, CritiqueCase, GenerationJob, Generator, Planner
@@ -122,27 +123,14 @@ def _registered_name(source: str) -> str:
 
 
 def _from_mlflow(uri: str, name: str, version: str, source: str) -> Pipeline:
-    import mlflow
-
-    try:
-        loaded = mlflow.pyfunc.load_model(uri)
-    except mlflow.MlflowException as error:
-        raise InterloomError(f"{source}: MLflow cannot load it ({error.message})") from error
-    model: Any = loaded.unwrap_python_model()
-    try:
-        planner, critic, generator = model.planner, model.critic, model.generator
-        attempts = loaded.model_config["max_attempts"]
-    except (AttributeError, KeyError, TypeError) as error:
-        raise InterloomError(
-            f"{source} is no interloom pipeline ({error}); `interloom run register` makes one"
-        ) from error
+    loaded, model, attempts = load_pipeline(uri, source)
     return Pipeline(
         name=name,
         version=version,
         source=source,
-        planner=planner,
-        critic=critic,
-        generators={generator.name: generator},
+        planner=model.planner,
+        critic=model.critic,
+        generators={model.generator.name: model.generator},
         max_attempts=attempts,
         signed=loaded,
     )
@@ -162,7 +150,7 @@ def _system(
     systems: dict[str, SystemName] = {one: one for one in get_args(SystemName)}
     if name not in systems:
         raise InterloomError(f"{source}: systems are {', '.join(systems)}")
-    deps = find_stage("evaluate").deps
+    deps = find_stage("generate").deps
     remotes = Remotes(settings.remote, root / LEDGER, purpose="serving")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     folders = {key: root / deps[key] for key in MODELS}

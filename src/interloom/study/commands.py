@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from interloom.cli import find_project
+
+if TYPE_CHECKING:
+    from interloom.settings import Settings
+    from interloom.study.claims import Findings
 
 app = typer.Typer(help="Questions that take many trainings.", no_args_is_help=True)
 
@@ -22,11 +27,16 @@ def study() -> None:
 def critic_rl(
     seeds: Annotated[int, typer.Option(help="Trainings of everything.", min=1)] = 5,
     only: Annotated[
-        list[str] | None, typer.Option("--variant", help="Beside `full` only these variants.")
+        list[str] | None, typer.Option("--variant", help="Only these variants beside the full one.")
     ] = None,
-    items: Annotated[int, typer.Option(help="Items per benchmark and seed.", min=8)] = 48,
+    benchmarks: Annotated[
+        list[str] | None, typer.Option("--benchmark", help="Several, the claims' one first.")
+    ] = None,
+    items: Annotated[
+        int, typer.Option(help="Items per benchmark and seed; UEval's have eight tasks.", min=8)
+    ] = 48,
     cases: Annotated[int, typer.Option(help="Failed steps per seed.", min=8)] = 150,
-    jobs: Annotated[int, typer.Option(help="Trainings at a time.", min=1)] = 2,
+    jobs: Annotated[int, typer.Option(help="Tasks at a time, one thread each.", min=1)] = 2,
     out: Annotated[Path, typer.Option(help="Folder of the trainings.")] = Path("studies/critic-rl"),
     to: Annotated[Path, typer.Option(help="Folder of table and plot.")] = Path("docs/studies"),
 ) -> None:
@@ -35,30 +45,87 @@ def critic_rl(
     Killed, it goes on where it was.
     """
     from interloom.errors import InterloomError
+    from interloom.settings import load_settings
     from interloom.study import critic_rl as study
     from interloom.study import report
+    from interloom.study.claims import findings
+    from interloom.study.tasks import cost
 
     root = find_project()
     os.chdir(root)
-    names = {variant.name: variant for variant in study.VARIANTS}
+    settings = load_settings()
+    names = {variant.name: variant for variant in study.variants(settings)}
     chosen = only if only is not None else list(names)
-    unknown = [name for name in chosen if name not in names]
-    if unknown:
-        raise InterloomError(f"no variant {', '.join(unknown)}; variants: {', '.join(names)}")
+    _known("variant", chosen, list(names))
+    asked = benchmarks or ["ueval"]
+    _known("benchmark", asked, ["ueval", "wise", "rise"])
+    if not (root / "data/vlm").exists():
+        raise InterloomError("data/vlm is not there: run `dvc pull data.dvc`")
     plan = study.Plan(
         seeds=tuple(range(1, seeds + 1)),
-        variants=(study.FULL, *(names[name] for name in chosen if name != study.FULL.name)),
+        variants=tuple(names[name] for name in chosen),
+        benchmarks=tuple(asked),
         items=items,
         cases=cases,
-        jobs=jobs,
     )
-    study.train(root, out, plan, typer.echo)
-    repaired = {seed: study.critics(out, plan, seed, typer.echo) for seed in plan.seeds}
+    made = study.Study(root, out, plan)
+    made.run(jobs, typer.echo)
+    found = findings(made)
+    spent = sum(cost(folder)["cpu_seconds"] for folder in made.lab.tasks)
     head = (
         f"`interloom study critic-rl --seeds {seeds} --items {items} --cases {cases}`: {seeds} "
         "seeds, each with its own data, agents and held-out items; scores are 0-100; differences "
         "are paired by item, their intervals from a bootstrap over seeds and items. Bold: the "
-        "interval excludes zero. Judge and truth: the pocket world's verifier."
+        "interval excludes zero. Judge and truth: the pocket world's verifier. "
+        f"{len(made.lab.tasks)} tasks, {spent / 60:.0f} CPU minutes."
     )
-    report.write("critic-rl", head, study.results(out, plan, repaired), to)
+    files = report.write("critic-rl", head, found.claims, found.comparisons, to)
+    _record(settings, root, found, files, seeds=seeds, items=items, cases=cases)
     typer.echo((to / "critic-rl.md").read_text(encoding="utf-8"))
+
+
+def _known(kind: str, asked: Sequence[str], names: Sequence[str]) -> None:
+    from interloom.errors import InterloomError
+
+    unknown = [name for name in asked if name not in names]
+    if unknown:
+        raise InterloomError(f"no {kind} {', '.join(unknown)}; {kind}s: {', '.join(names)}")
+
+
+def _record(
+    settings: Settings, root: Path, found: Findings, files: Sequence[Path], **sizes: int
+) -> None:
+    """The study as one MLflow run."""
+    from interloom.tracking import open_recorder
+
+    if not settings.tracking.enabled:
+        return
+    recorder = open_recorder(
+        root,
+        settings.tracking,
+        stage="study-critic-rl",
+        summary="compare trainings over seeds and variants",
+        params=sizes,
+        inputs=(),
+        tags={},
+    )
+    values = {}
+    for claim in found.claims:
+        gap, name = claim.comparison.difference, claim.text
+        for end, value in (("", gap.value), (" low", gap.low), (" high", gap.high)):
+            values[_metric_name(name + end)] = value
+    recorder.metrics(values, None)
+    for file in files:
+        recorder.artifact(file, "study")
+    complaint = recorder.close("FINISHED")
+    if complaint:
+        typer.echo(f"warning: {complaint}", err=True)
+
+
+def _metric_name(text: str) -> str:
+    """A claim as MLflow takes it.
+
+    >>> _metric_name("1. zero-shot → planner-sft rises on ueval low")
+    '1. zero-shot to planner-sft rises on ueval low'
+    """
+    return text.replace("→", "to")

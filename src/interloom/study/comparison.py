@@ -48,15 +48,6 @@ def compared(ours: str, our_scores: Scores, theirs: str, their_scores: Scores) -
         b = np.array([their_scores[seed][item] for item in shared])
         differences[seed] = a - b
         sides.append((float(a.mean()), float(b.mean())))
-    rng = np.random.default_rng(0)
-    seeds = list(differences)
-    resampled = {
-        seed: values[rng.integers(0, len(values), (DRAWS, len(values)))].mean(1)
-        for seed, values in differences.items()
-    }
-    table = np.stack([resampled[seed] for seed in seeds])
-    chosen = rng.integers(0, len(seeds), (DRAWS, len(seeds)))
-    draws = np.take_along_axis(table, chosen.T, 0).mean(0)
     by_seed = {seed: float(values.mean()) for seed, values in differences.items()}
     count = sum(len(values) for values in differences.values())
     return Comparison(
@@ -64,6 +55,20 @@ def compared(ours: str, our_scores: Scores, theirs: str, their_scores: Scores) -
         theirs,
         float(np.mean([a for a, _ in sides])),
         float(np.mean([b for _, b in sides])),
-        percentile_interval(float(np.mean(list(by_seed.values()))), draws, count),
+        percentile_interval(float(np.mean(list(by_seed.values()))), _draws(differences), count),
         by_seed,
     )
+
+
+def _draws(differences: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Means of resampled studies. A seed that is drawn twice has its items drawn twice, each time
+    anew."""
+    rng = np.random.default_rng(0)
+    chosen = rng.integers(0, len(differences), (len(differences), DRAWS))
+    draws = np.zeros(DRAWS)
+    for place in chosen:
+        for number, values in enumerate(differences.values()):
+            drawn = np.flatnonzero(place == number)
+            items = rng.integers(0, len(values), (len(drawn), len(values)))
+            draws[drawn] += values[items].mean(1) / len(differences)
+    return draws

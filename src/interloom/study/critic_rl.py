@@ -2,45 +2,89 @@
 reward and of the data buy (InterleaveThinker's ablations at pocket scale).
 
 Every seed makes its own data, trains its own agents and asks its own evaluation items; all
-comparisons are paired by item. The variants of a seed share its data and its SFT models through the
-cache, so that they differ in what their name says and in nothing else.
+comparisons are paired by item. What variants of a seed have in common is made once (``lab.py``), so
+that they differ in what their name says and in nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+import pyarrow.parquet as pq
 
-from interloom import cast
-from interloom.backends.pocket import PocketJudge
-from interloom.backends.transformers import ChatModel
-from interloom.benchmarks.graded import Graded
-from interloom.settings import Settings, load_settings
-from interloom.study.comparison import Comparison, Scores, compared
-from interloom.study.repairs import Outcome, judge_critic, make_cases, outcome_of
-from interloom.study.variant import Variant, prepare, reproduce
-from interloom.train.refinement import Refiner
+from interloom.benchmarks.parts import AGENTS
+from interloom.settings import Settings, SystemName
+from interloom.stages import STAGES
+from interloom.study.comparison import Scores
+from interloom.study.lab import Lab, Params, graded
+from interloom.study.repairs import Outcome, read_outcome
+from interloom.study.tasks import Task, run_all
 
-FULL = Variant("full")
-VARIANTS = (
-    FULL,
-    Variant("no-step-reward", ("grpo_critic.alpha=1",)),
-    Variant("no-accuracy-reward", ("grpo_critic.alpha=0",)),
-    Variant("t-max-1", ("evaluate.max_attempts=1",), critic=None),
-    Variant("t-max-3", ("evaluate.max_attempts=3",), critic=None),
-    Variant("unfiltered", ("critic_data.filter=false", "critic_data.balance=false")),
-    # As many passes over the critic's rows as the critic's own training makes.
-    Variant(
-        "one-agent", ("sft_planner.with_critic_rows=8",), "one-agent", "full-sft", "planner-sft"
-    ),
-)
-BENCHMARKS = ("ueval", "wise", "rise")
-SYSTEMS = ("generator", "zero-shot", "planner-sft", "full-sft", "full-rl", "oracle")
+SYSTEMS: tuple[SystemName, ...] = (
+    "generator", "zero-shot", "planner-sft", "full-sft", "full-rl", "oracle",
+)  # fmt: skip
 ARROWS = (("zero-shot", "planner-sft"), ("planner-sft", "full-sft"), ("full-sft", "full-rl"))
+FULL = "full"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A training in which something is missing: ``changes`` are those of ``interloom params set``.
+
+    Its ``system`` is compared with the full training's ``against``, and its ``critic`` (a stage's
+    output; none if it is the same one) with that system's.
+    """
+
+    name: str
+    changes: tuple[str, ...]
+    system: SystemName
+    against: SystemName
+    critic: str | None = None
+    other_data: bool = False
+    """Its critic's data has another size; it is trained for as many steps as the full training's
+    all the same."""
+
+    @property
+    def fewer_attempts(self) -> bool:
+        """Whether it differs in ``T_max``, and in nothing that is trained."""
+        return self.name.startswith("t-max")
+
+
+def variants(settings: Settings) -> tuple[Variant, ...]:
+    """The ablations of the paper.
+
+    One agent for both jobs sees the critic's rows as often as the critic itself does. Unfiltered
+    data is compared after SFT, so that what RL makes of it does not cover the difference, and with
+    as many steps, since there is several times as much of it.
+    """
+    times = max(1, round(settings.sft_critic.epochs / settings.sft_planner.epochs))
+    return (
+        Variant("no-step-reward", ("grpo_critic.alpha=1",), "full-rl", "full-rl", "critic-rl"),
+        Variant("no-accuracy-reward", ("grpo_critic.alpha=0",), "full-rl", "full-rl", "critic-rl"),
+        Variant("t-max-1", ("evaluate.max_attempts=1",), "full-rl", "full-rl"),
+        Variant("t-max-3", ("evaluate.max_attempts=3",), "full-rl", "full-rl"),
+        Variant(
+            "unfiltered",
+            ("critic_data.filter=false", "critic_data.balance=false"),
+            "full-sft",
+            "full-sft",
+            "critic-sft",
+            other_data=True,
+        ),
+        Variant(
+            "one-agent",
+            (f"sft_planner.with_critic_rows={times}",),
+            "one-agent",
+            "full-sft",
+            "planner-sft",
+        ),
+    )
+
+
+CRITICS: dict[SystemName, str] = {"full-sft": "critic-sft", "full-rl": "critic-rl"}
+"""Critics of the full training, by the system that they are part of."""
 
 
 @dataclass(frozen=True)
@@ -49,147 +93,128 @@ class Plan:
 
     seeds: tuple[int, ...]
     variants: tuple[Variant, ...]
+    benchmarks: tuple[str, ...]
+    """The first one is that of the claims and of the variants."""
     items: int
     """Per benchmark, seed and system."""
     cases: int
     """Failed steps on which a seed's critics are tried; a third as many good ones come on top."""
-    jobs: int
-    """Variants that run at a time, one thread each."""
 
 
-def changes(plan: Plan, variant: Variant, seed: int, tracking: str) -> tuple[str, ...]:
-    """All that a variant's params differ in from the project's."""
-    systems = SYSTEMS if variant == FULL else (variant.system,)
-    benchmarks = BENCHMARKS if variant == FULL else ("ueval",)
-    sections = ("trajectories", "sft_planner", "sft_critic", "grpo_critic", "evaluate")
-    return (
-        f"seed={seed}",
-        *(f"{section}.threads=1" for section in sections),
-        f"evaluate.items={plan.items}",
-        f"evaluate.systems=[{', '.join(systems)}]",
-        f"evaluate.benchmarks=[{', '.join(benchmarks)}]",
-        "grpo_critic.readiness.act=warn",
-        f"tracking.uri={tracking}",
-        "tracking.experiment=study-critic-rl",
-        *variant.changes,
-    )
+@dataclass(frozen=True)
+class Seed:
+    """The tasks whose results are compared, of one seed."""
+
+    cells: dict[tuple[str, str], tuple[Task, SystemName]]
+    """By benchmark and label (a system of the full training, or a variant)."""
+    critics: Task
 
 
-def train(root: Path, out: Path, plan: Plan, said: Callable[[str], None]) -> None:
-    """Run every variant of every seed; full ones first, since the others reuse what they made."""
-    tracking = f"sqlite:///{(root / 'mlflow.db').resolve()}"
+class Study:
+    """All tasks of a plan, and what came of them. ``seeds`` is filled by ``lay_out``."""
 
-    def one(variant: Variant, seed: int) -> None:
-        folder = folder_of(out, variant, seed)
-        prepare(root, folder, changes(plan, variant, seed, tracking), out / "cache")
-        reproduce(folder, "evaluate", folder / "repro.log")
-        said(f"{folder.name}: done")
+    def __init__(self, root: Path, out: Path, plan: Plan) -> None:
+        self.plan, self.lab = plan, Lab(root, out)
+        self.seeds: dict[int, Seed] = {}
 
-    with ThreadPoolExecutor(plan.jobs) as pool:
-        for wave in ((FULL,), tuple(v for v in plan.variants if v != FULL)):
-            # Variants of a seed share stages that are not in the cache yet: seed by seed they
-            # would wait for one another, so neighbours in the queue are of different seeds.
-            runs = [pool.submit(one, variant, seed) for variant in wave for seed in plan.seeds]
-            for run in runs:
-                run.result()
+    def run(self, jobs: int, said: Callable[[str], None]) -> None:
+        """Carry out what is not done yet: first all seeds' data, whose size decides how long a
+        variant is trained, then all trainings, and the evaluations at the end, so that many short
+        tasks are left there and no processor waits for a long one."""
+        self.lay_out_data()
+        run_all(list(self.lab.tasks.values()), jobs, said)
+        self.lay_out()
+        order = [spec.name for spec in STAGES]
 
+        def rank(task: Task) -> int:
+            stage = task.folder.parent.name
+            return order.index(stage) if stage in order else len(order)
 
-def folder_of(out: Path, variant: Variant, seed: int) -> Path:
-    """The project folder of a variant."""
-    return out / f"{variant.name}-seed-{seed}"
+        run_all(sorted(self.lab.tasks.values(), key=rank), jobs, said)
 
-
-def critics(out: Path, plan: Plan, seed: int, said: Callable[[str], None]) -> dict[str, Outcome]:
-    """Judgments and repairs of all critics of a seed, on the same cases."""
-    settings = load_settings(folder_of(out, FULL, seed) / "params.yaml")
-    torch.set_num_threads(1)
-    generator = cast.generator(settings.models.generator_named(settings.evaluate.generator), None)
-    cases = None
-    found: dict[str, Outcome] = {}
-    for name, model in critic_folders(out, plan, seed).items():
-
-        def measure(folder: Path) -> Outcome:
-            nonlocal cases
-            cases = cases or make_cases(generator, plan.cases, seed)
-            return judge_critic(
-                _chat(folder, settings),
-                cases,
-                Refiner(generator, PocketJudge()),
-                settings.models.dialogue,
+    def lay_out_data(self) -> list[Task]:
+        """The tasks that make the critics' data of all seeds and variants."""
+        return [
+            self.lab.stage(self._params(seed, name, changes), "critic-data")
+            for seed in self.plan.seeds
+            for name, changes in (
+                (FULL, ()),
+                *((v.name, v.changes) for v in self.plan.variants if v.other_data),
             )
-
-        kept = model.parents[2] / f"repairs-{plan.cases}-{model.name}.json"
-        found[name] = outcome_of(model, kept, measure)
-        said(f"seed {seed}: {name} tried on {len(found[name].judgment)} steps")
-    return found
-
-
-def critic_folders(out: Path, plan: Plan, seed: int) -> dict[str, Path]:
-    """The critics of a seed by name: ``sft``, ``rl`` and those of the variants."""
-    models = Path("outputs/models")
-    full = folder_of(out, FULL, seed)
-    found = {name: full / models / f"critic-{name}" for name in ("sft", "rl")}
-    for variant in plan.variants:
-        if variant != FULL and variant.critic:
-            found[variant.name] = folder_of(out, variant, seed) / models / variant.critic
-    return found
-
-
-def _chat(folder: Path, settings: Settings) -> ChatModel:
-    return ChatModel.from_pretrained(
-        folder,
-        dtype=settings.models.vlm_dtype,
-        batch_size=settings.evaluate.batch_size,
-        max_new_tokens=settings.evaluate.critic_max_new_tokens,
-        max_image_pixels=settings.models.max_image_pixels,
-    )
-
-
-def results(
-    out: Path, plan: Plan, repaired: Mapping[int, Mapping[str, Outcome]]
-) -> dict[str, list[Comparison]]:
-    """All comparisons, by the question that they answer."""
-
-    def benchmark(name: str, system: str, variant: Variant = FULL) -> Scores:
-        return {
-            seed: Graded.read(
-                folder_of(out, variant, seed) / "outputs/evaluation" / name / system / "graded.json"
-            ).items
-            for seed in plan.seeds
-        }
-
-    def critic(name: str, measure: str) -> Scores:
-        return {
-            seed: {item: 100 * value for item, value in vars(repaired[seed][name])[measure].items()}
-            for seed in plan.seeds
-        }
-
-    found: dict[str, list[Comparison]] = {}
-    for name in BENCHMARKS:
-        found[f"{name}: every step of the training"] = [
-            compared(b, benchmark(name, b), a, benchmark(name, a))
-            for a, b in (("generator", "full-rl"), *ARROWS, ("full-rl", "oracle"))
         ]
-    found["failed steps repaired by one refinement"] = [
-        compared("rl", critic("rl", "fix"), "sft", critic("sft", "fix"))
-    ]
-    found["judgment accuracy"] = [
-        compared("rl", critic("rl", "judgment"), "sft", critic("sft", "judgment"))
-    ]
-    for variant in plan.variants:
-        if variant == FULL:
-            continue
-        ours = benchmark("ueval", variant.against)
-        theirs = benchmark("ueval", variant.system, variant)
-        found.setdefault("ueval: without a part", []).append(
-            compared(variant.against, ours, variant.name, theirs)
+
+    def lay_out(self) -> None:
+        """All tasks. Needs the critics' data."""
+        self.seeds = {seed: self._seed(seed) for seed in self.plan.seeds}
+
+    def _params(self, seed: int, name: str, changes: Sequence[str] = ()) -> Params:
+        sections = ("trajectories", "sft_planner", "sft_critic", "grpo_critic", "evaluate")
+        return self.lab.params(
+            f"{name}-seed-{seed}",
+            (
+                f"seed={seed}",
+                *(f"{section}.threads=1" for section in sections),
+                f"evaluate.items={self.plan.items}",
+                "grpo_critic.readiness.act=warn",
+                *changes,
+            ),
         )
-        if variant.critic:
-            other = variant.against.removeprefix("full-")
-            for question, measure in (("repaired", "fix"), ("judgment accuracy", "judgment")):
-                found.setdefault(f"{question}: without a part", []).append(
-                    compared(
-                        other, critic(other, measure), variant.name, critic(variant.name, measure)
-                    )
-                )
-    return found
+
+    def _seed(self, seed: int) -> Seed:
+        full = self._params(seed, FULL)
+        cells: dict[tuple[str, str], tuple[Task, SystemName]] = {}
+        for benchmark in self.plan.benchmarks:
+            # What the base critic led to is known to all systems with the same planner: the plans
+            # and the first pictures at least.
+            first = self.lab.cell(full, benchmark, "planner-sft", "planner-sft")
+            for system in SYSTEMS:
+                start = first if system in CRITICS else None
+                cell = self.lab.cell(full, benchmark, system, system, start=start)
+                cells[benchmark, system] = cell, system
+        main = self.plan.benchmarks[0]
+        models = {output: (full, output) for output in CRITICS.values()}
+        for variant in self.plan.variants:
+            params = self._params(seed, variant.name, variant.changes)
+            if variant.other_data:
+                epochs = self._epochs(full, params)
+                changes = (*variant.changes, f"sft_critic.epochs={epochs}")
+                params = self._params(seed, variant.name, changes)
+            # What is not the variant's own is the full training's. Where all agents are, so are
+            # all calls of the first attempts.
+            own = variant.critic or ""
+            known = variant.system if variant.fewer_attempts else "planner-sft"
+            cell = self.lab.cell(
+                params,
+                main,
+                variant.system,
+                variant.name,
+                trained={name: full for name in AGENTS[variant.system] if name != own},
+                start=None if own == "planner-sft" else cells[main, known][0],
+            )
+            cells[main, variant.name] = cell, variant.system
+            if variant.critic:
+                models[variant.name] = params, variant.critic
+        return Seed(cells, self.lab.critics(full, self.plan.cases, models))
+
+    def _epochs(self, full: Params, other: Params) -> float:
+        """Epochs over other data that make as many steps as the full training's over its own."""
+        rows = [_rows(self.lab.stage(params, "critic-data")) for params in (full, other)]
+        return round(full.settings.sft_critic.epochs * rows[0] / rows[1], 3)
+
+    def scores(self, benchmark: str, label: str) -> Scores:
+        """Scores of a system of the full training, or of a variant."""
+        found = {}
+        for number, seed in self.seeds.items():
+            cell, system = seed.cells[benchmark, label]
+            found[number] = graded(cell, benchmark, system).items
+        return found
+
+    def outcomes(self, name: str) -> dict[int, Outcome]:
+        """What a critic (``critic-sft``, ``critic-rl`` or a variant's) did with failed steps."""
+        return {
+            number: read_outcome(seed.critics.folder, name) for number, seed in self.seeds.items()
+        }
+
+
+def _rows(data: Task) -> int:
+    return pq.read_metadata(data.folder / "outputs/critic-data/sft.parquet").num_rows

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from interloom import dialogue, images
 from interloom.backends.pocket import PocketJudge
 from interloom.backends.transformers import ChatModel
-from interloom.digests import digest
 from interloom.pocket.language import describe_edit
 from interloom.pocket.render import render
 from interloom.pocket.scene import OPERATIONS, apply, random_edit, random_scene, scene_split
@@ -101,13 +100,33 @@ def judge_critic(
     return Outcome(judgment, fix)
 
 
-def outcome_of(model: Path, kept: Path, measure: Callable[[Path], Outcome]) -> Outcome:
-    """The outcome of a model folder, measured again only if the model has changed."""
-    identity = digest(model)
-    if kept.is_file():
-        raw = json.loads(kept.read_text(encoding="utf-8"))
-        if raw["model"] == identity:
-            return Outcome(raw["judgment"], raw["fix"])
-    outcome = measure(model)
-    kept.write_text(json.dumps({"model": identity, **asdict(outcome)}), encoding="utf-8")
-    return outcome
+def try_critics(
+    folder: Path,
+    critics: Mapping[str, Callable[[], ChatModel]],
+    generator: Generator,
+    count: int,
+    seed: int,
+    style: dialogue.Style,
+) -> None:
+    """Write the outcome of every critic on the same cases to ``NAME.json``; kept ones stay."""
+    missing = {name: load for name, load in critics.items() if not _file(folder, name).is_file()}
+    if not missing:
+        return
+    cases = make_cases(generator, count, seed)
+    # Critics that ask for the same correction share its picture.
+    refiner = Refiner(generator, PocketJudge())
+    for name, load in missing.items():
+        outcome = judge_critic(load(), cases, refiner, style)
+        part = _file(folder, name).with_suffix(".part")
+        part.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
+        part.replace(_file(folder, name))
+        print(f"{name}: tried on {len(cases)} steps", flush=True)
+
+
+def read_outcome(folder: Path, name: str) -> Outcome:
+    """What ``try_critics`` wrote of one critic."""
+    return Outcome(**json.loads(_file(folder, name).read_text(encoding="utf-8")))
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"critic-{name}.json"

@@ -1,4 +1,4 @@
-"""A study's comparisons as JSON, a Markdown table and a picture."""
+"""A study's claims and comparisons as JSON, Markdown tables and a picture."""
 
 from __future__ import annotations
 
@@ -7,15 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from interloom.study.claims import Claim
 from interloom.study.comparison import Comparison
 
-Results = Mapping[str, Sequence[Comparison]]
+Comparisons = Mapping[str, Sequence[Comparison]]
 
 
-def to_markdown(title: str, head: str, results: Results) -> str:
-    """One table per question: both means, their difference with its interval, each seed's."""
+def to_markdown(title: str, head: str, claims: Sequence[Claim], comparisons: Comparisons) -> str:
+    """The claims with their verdicts, then one table per question: both means, their difference
+    with its interval, each seed's."""
     lines = [f"# {title}", "", head, ""]
-    for question, rows in results.items():
+    lines += [
+        "## What was claimed",
+        "",
+        "| claim | difference [95 %] | verdict |",
+        "|" + "---|" * 3,
+    ]
+    lines += [f"| {c.text} | {c.comparison.difference} | {c.verdict} |" for c in claims] + [""]
+    for question, rows in comparisons.items():
         lines += [f"## {question[0].upper()}{question[1:]}", ""]
         lines += ["| | mean | against | mean | difference [95 %] | by seed | n |", "|" + "---|" * 7]
         for row in rows:
@@ -29,17 +38,17 @@ def to_markdown(title: str, head: str, results: Results) -> str:
     return "\n".join(lines)
 
 
-def plot(results: Results, path: Path) -> None:
+def plot(comparisons: Comparisons, path: Path) -> None:
     """Every difference with its interval, question by question."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    count = sum(len(rows) + 1 for rows in results.values())
+    count = sum(len(rows) + 1 for rows in comparisons.values())
     figure, axis = pyplot.subplots(figsize=(8, 0.32 * count + 1))
     place, ticks, labels = 0.0, [], []
-    for question, rows in results.items():
+    for question, rows in comparisons.items():
         axis.text(0, place, question, fontsize=9, fontweight="bold", va="center", ha="center",
                   bbox={"facecolor": "white", "edgecolor": "none"})  # fmt: skip
         place -= 1
@@ -60,12 +69,19 @@ def plot(results: Results, path: Path) -> None:
     pyplot.close(figure)
 
 
-def write(name: str, head: str, results: Results, out: Path) -> None:
-    """``NAME.json``, ``NAME.md`` and ``NAME.png`` in ``out``."""
+def write(
+    name: str, head: str, claims: Sequence[Claim], comparisons: Comparisons, out: Path
+) -> list[Path]:
+    """``NAME.json``, ``NAME.md`` and ``NAME.png`` in ``out``; their paths."""
     out.mkdir(parents=True, exist_ok=True)
-    raw = {question: [asdict(row) for row in rows] for question, rows in results.items()}
-    (out / f"{name}.json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
-    text = to_markdown(f"Study: {name}", head, results)
-    picture = f"\n![All differences with their intervals]({name}.png)\n"
-    (out / f"{name}.md").write_text(text + picture, encoding="utf-8")
-    plot(results, out / f"{name}.png")
+    data, page, picture = (out / f"{name}.{ending}" for ending in ("json", "md", "png"))
+    raw = {
+        "claims": [asdict(claim) | {"verdict": claim.verdict} for claim in claims],
+        "comparisons": {q: [asdict(row) for row in rows] for q, rows in comparisons.items()},
+    }
+    data.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
+    text = to_markdown(f"Study: {name}", head, claims, comparisons)
+    shown = f"\n![All differences with their intervals]({picture.name})\n"
+    page.write_text(text + shown, encoding="utf-8")
+    plot(comparisons, picture)
+    return [data, page, picture]

@@ -8,7 +8,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from interloom import ranks
 from interloom.records import Failure, Score
 from interloom.seeding import derive_seed
 from interloom.settings import GrpoSettings
@@ -43,6 +45,15 @@ class Case:
     seed: int
 
 
+class Rollout(NamedTuple):
+    """One rewarded completion."""
+
+    completion: str
+    case: Case
+    after: After
+    total: float | None
+
+
 def case_from(row: Row, seed: int) -> Case:
     """A row of critic data as a case."""
     return Case(
@@ -70,6 +81,8 @@ class CriticReward:
         self.weights = Weights(
             format=settings.format_weight, alpha=settings.alpha, semantic=settings.semantic_share
         )
+        self.last: list[Rollout] = []
+        """The rollouts of the last step, as they were rewarded."""
         self._ended: float | None = None
 
     def _refinements(
@@ -120,6 +133,7 @@ class CriticReward:
         made = self.refiner.images_made
         after = self.execute(completions, cases)
         rewards = self.compose(completions, cases, after)
+        self.last = [*map(Rollout, completions, cases, after, rewards.total)]
         if log_metric is not None:
             waited = time.monotonic() - started
             log_metric("reward/wait_seconds", waited)
@@ -142,10 +156,12 @@ def reward_metrics(
     group_size: int,
 ) -> Metrics:
     """What a batch of rewards looks like: means of the parts, failures, judgments, ties."""
+    failed = sum(isinstance(result, Failure) for result in after)
     figures: Metrics = {
         "reward/format": mean(rewards.format),
         "reward/accuracy": mean(rewards.accuracy),
-        "reward/failed_calls": float(sum(isinstance(result, Failure) for result in after)),
+        # The trainer averages over processes; this makes it their sum.
+        "reward/failed_calls": float(failed * ranks.world()),
         "reward/zero_variance": zero_variance_share(rewards.total, group_size),
     }
     faulty = [i for i, case in enumerate(cases) if not case.success]

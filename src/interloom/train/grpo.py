@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import torch
 from datasets import Dataset
 from trl.trainer.grpo_config import GRPOConfig
 
@@ -28,6 +29,7 @@ from interloom.train.data import (
     load_rows,
     plain_rows,
     split_held_out,
+    text_lengths,
     with_conversations,
 )
 from interloom.train.measure import critic_figures, mean
@@ -40,6 +42,8 @@ from interloom.train.watch import Metrics, Watch, last_checkpoint
 
 ROLLOUTS_VARIABLE = "INTERLOOM_ROLLOUTS_URL"
 """Address of a vLLM server (``trl vllm-serve``) that writes the rollouts."""
+TABLE = 24
+"""Rows of a table of samples."""
 
 
 def run(settings: Settings, stage: StageRun) -> None:
@@ -68,8 +72,9 @@ def check(settings: Settings, stage: StageRun) -> Metrics:
     sft.prepare(options.threads, settings.seed)
     rows, _, held = _rows(options, stage)
     base = stage.dep("critic-sft")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     chat = ChatModel(
-        load_model(base, dtype=models.vlm_dtype),
+        load_model(base, device=device, dtype=models.vlm_dtype),
         load_processor(base, max_image_pixels=models.max_image_pixels),
         batch_size=max(16, options.micro_batch_size),
         max_new_tokens=options.max_new_tokens,
@@ -116,20 +121,24 @@ def fit(
     """Train from the SFT critic, choose the checkpoint on the held-out rows, write the outputs."""
     base, style = stage.dep("critic-sft"), models.dialogue
     processor = load_processor(base, max_image_pixels=models.max_image_pixels)
-    model = load_model(base, dtype=models.vlm_dtype)
-    samples = with_conversations(
-        rows.select(train), lambda row: critic_data.to_conversation(row, style)
-    )
-    tokens = preflight.check_samples(
+    model = load_model(base, dtype=options.weights_dtype)
+    chosen = rows.select(train)
+    longest = preflight.check_samples(
         model,
         processor,
-        samples,  # type: ignore[arg-type]
+        with_conversations(chosen, lambda row: critic_data.to_conversation(row, style)),  # type: ignore[arg-type]
+        text_lengths(chosen, lambda _: 2, ("before", "after")),
         what="the critic's RL data",
         images_needed=True,
     )
-    stage.log(f"critic: {len(train)} prompts × {options.group_size}, longest {tokens} tokens")
+    said = f"{len(train)} prompts × {options.group_size}, longest {longest.tokens} tokens"
+    stage.log(f"critic: {said}")
     reward = CriticReward(refiner, options)
     cases = {row["id"]: case_from(row, seed) for row in plain_rows(rows, train)}
+    advantages: list[float] = []
+
+    def keep(values: list[float]) -> None:
+        advantages[:] = values
 
     def total(
         prompts: list[Any],
@@ -144,12 +153,16 @@ def fit(
     trainer = PartwiseGRPOTrainer(
         parts=options.parts,
         on_rollouts=lambda names, texts: reward.begin(texts, [cases[name] for name in names]),
+        on_advantages=keep,
         model=model,
         reward_funcs=total,
         args=grpo_config(options, models, stage, seed, image_tokens(model)),
-        train_dataset=with_conversations(rows.select(train), lambda row: rollout(row, style)),
+        train_dataset=with_conversations(chosen, lambda row: rollout(row, style)),
         processing_class=processor,
         peft_config=sft.lora(options),
+    )
+    trainer.add_callback(
+        preflight.TryLongest(longest, options.micro_batch_size, options.max_new_tokens)
     )
     chat = ChatModel(
         trainer.model,  # type: ignore[arg-type]
@@ -159,9 +172,14 @@ def fit(
     )
     kept = plain_rows(rows, held)
     validation = Validation(stage, chat, reward, kept, style=style, seed=seed)
+
+    def evaluate(step: int) -> Metrics:
+        write_rollouts(stage, step, reward, advantages)
+        return validation(step)
+
     watch = Watch(
         stage,
-        evaluate=validation,
+        evaluate=evaluate,
         select="reward",
         evaluations=options.evaluations,
         save=lambda folder: sft.save(trainer, processor, folder),
@@ -171,14 +189,14 @@ def fit(
     if options.readiness.act != "off" and last_checkpoint(stage.work) is None:
         _demand_readiness(validation.readiness(seed), options, stage)
     sft.train(trainer, watch, stage)
-    sft.export(
-        stage.work / "best", base, stage.out("critic-rl"), models, merge=options.lora_rank > 0
-    )
-    sft.finish(watch, stage)
+    failed = sum(entry.get("reward/failed_calls", 0.0) for entry in watch.training)
+    further: Metrics = {"training_failed_calls": failed}
+    sft.finish(watch, stage, base, "critic-rl", models, options, further)
 
 
 def _demand_readiness(figures: Metrics, options: GrpoSettings, stage: StageRun) -> None:
-    stage.metrics({f"readiness/{name}": value for name, value in figures.items()}, step=0)
+    if ranks.rank() == 0:
+        stage.metrics({f"readiness/{name}": value for name, value in figures.items()}, step=0)
     found = readiness.problems(figures, options.readiness)
     if found and options.readiness.act == "refuse":
         raise InterloomError(
@@ -232,7 +250,7 @@ class Validation:
         if fixes:
             figures["fix"] = mean(fixes)
         figures["failed_calls"] = float(len(rewards.total) - len(known))
-        self._table(step, answers, after)
+        self._table(step, answers, after, rewards.total)
         return figures
 
     def readiness(self, seed: int) -> Metrics:
@@ -252,14 +270,46 @@ class Validation:
             seed,
         )
 
-    def _table(self, step: int, answers: list[str], after: list[After]) -> None:
+    def _table(
+        self, step: int, answers: list[str], after: list[After], totals: list[float | None]
+    ) -> None:
+        columns = (self.cases, answers, after, totals)
         samples = [
-            Sample(case.before, case.after, case.prompt, case.success, answer, result)
-            for case, answer, result in zip(self.cases, answers, after, strict=True)
+            Sample(case.before, case.after, case.prompt, case.success, answer, result, total)
+            for case, answer, result, total in zip(*columns, strict=True)
         ]
-        path = self.stage.work / f"samples-{step:05d}.html"
-        write_samples(path, f"Held-out critiques after {step} steps", samples[:24])
-        self.stage.artifact(path, "samples")
+        title = f"Held-out critiques after {step} steps"
+        _show(self.stage, f"samples-{step:05d}.html", title, samples[:TABLE])
+
+
+def write_rollouts(
+    stage: StageRun, step: int, reward: CriticReward, advantages: list[float]
+) -> None:
+    """A table of whole groups of the last step, with rewards and advantages, as an artifact."""
+    if not reward.last or len(advantages) != len(reward.last):
+        return
+    size = reward.settings.group_size
+    count = max(1, TABLE // size) * size
+    samples = [
+        Sample(
+            made.case.before,
+            made.case.after,
+            made.case.prompt,
+            made.case.success,
+            made.completion,
+            made.after,
+            made.total,
+            advantage,
+        )
+        for made, advantage in zip(reward.last[:count], advantages[:count], strict=True)
+    ]
+    _show(stage, f"rollouts-{step:05d}.html", f"Rollouts of step {step}, by group", samples)
+
+
+def _show(stage: StageRun, name: str, title: str, samples: list[Sample]) -> None:
+    if ranks.rank() == 0:
+        write_samples(stage.work / name, title, samples)
+        stage.artifact(stage.work / name, "samples")
 
 
 def grpo_config(
@@ -294,7 +344,11 @@ def grpo_config(
         vllm_mode="server" if ROLLOUTS_VARIABLE in os.environ else "colocate",
         vllm_server_base_url=os.environ.get(ROLLOUTS_VARIABLE),
         # A sampled image token would break the next forward pass; TRL suppresses one of the four.
-        generation_kwargs=None if options.use_vllm else {"suppress_tokens": suppressed},
+        generation_kwargs=(
+            {"logit_bias": dict.fromkeys(suppressed, -100.0)}
+            if options.use_vllm
+            else {"suppress_tokens": suppressed}
+        ),
         remove_unused_columns=False,
         logging_steps=1,
     )

@@ -1,21 +1,66 @@
 """Checks before training: what can be known to fail is said now, and not an hour later.
 
-``check_samples`` runs one forward and one backward pass on the longest sample, so that a model
-that does not fit, a template that drops images or a token count that does not match shows before
-the first step.
+``check_samples`` reads the data as the model will: a template that drops images, a token count that
+does not match, a sample that is too long. ``TryLongest`` then runs the longest sample forward and
+backward where and as it will be trained (device, adapter, number type, sharding), so that a model
+that does not fit shows before the first step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL.Image import Image
-from transformers import Qwen3VLForConditionalGeneration
+from transformers import (
+    Qwen3VLForConditionalGeneration,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
+from interloom import ranks
 from interloom.backends.transformers import ImageOnlyQwen3VLProcessor, encode
 from interloom.errors import InterloomError
+
+CANDIDATES = 16
+"""Samples that look longest and are measured in tokens."""
+
+
+@dataclass(frozen=True)
+class Longest:
+    """The longest sample: what the model takes (a batch of one), and its number of tokens."""
+
+    what: str
+    inputs: dict[str, Any]
+    tokens: int
+
+    def longer(self, by: int) -> Longest:
+        """The same with so many further tokens of text: the longest answer that may be sampled."""
+        inputs = dict(self.inputs)
+        for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+            if name in inputs:  # the last token is text
+                inputs[name] = torch.cat([inputs[name], inputs[name][:, -1:].repeat(1, by)], 1)
+        return Longest(self.what, inputs, self.tokens + by)
+
+
+def check_devices() -> None:
+    """Refuse one process with several GPUs: the trainer would split every batch over them, and no
+    batch size would be ours.
+
+    Raises:
+        InterloomError: naming what to do.
+    """
+    seen = torch.cuda.device_count()
+    if seen > 1 and ranks.world() == 1:
+        raise InterloomError(
+            f"{seen} GPUs and one process: start the stage with `torchrun --nproc-per-node {seen} "
+            "--no-python interloom run …` or accelerate launch (profiles/accelerate), or show it "
+            "one GPU with CUDA_VISIBLE_DEVICES"
+        )
 
 
 def check_group(group_size: int, batch_size: int, micro_batch_size: int, devices: int = 1) -> None:
@@ -35,11 +80,12 @@ def check_group(group_size: int, batch_size: int, micro_batch_size: int, devices
             f"grpo_critic.batch_size = {batch_size} prompts do not spread over {devices} devices: "
             "the rollouts of a prompt stay on one, so use a multiple of their number"
         )
-    completions = batch_size * group_size
+    completions = batch_size // devices * group_size
     if completions % micro_batch_size:
         raise InterloomError(
             f"grpo_critic.micro_batch_size = {micro_batch_size} does not divide the {completions} "
-            f"completions of a step (batch_size {batch_size} × group_size {group_size})"
+            f"completions of a step (batch_size {batch_size} × group_size {group_size}) on each of "
+            f"{devices} device(s)"
         )
 
 
@@ -47,33 +93,36 @@ def check_samples(
     model: Qwen3VLForConditionalGeneration,
     processor: ImageOnlyQwen3VLProcessor,
     samples: Sequence[dict[str, Any]],
+    lengths: Sequence[int],
     *,
     what: str,
     images_needed: bool,
-    probe: int = 256,
-) -> int:
-    """One forward and backward pass on the longest of the samples; returns its number of tokens.
+    probe: int = 64,
+) -> Longest:
+    """The longest of the samples, after all that can be known without running it was checked.
 
     Args:
         samples: conversations with ``prompt``, ``completion`` (messages) and ``images`` (PIL).
+        lengths: about how long each is, in any unit.
         what: the dataset's name in errors.
         images_needed: a dataset without a single image is a mistake (the critic's).
-        probe: at most so many samples, spread over the data, are looked at.
+        probe: so many samples, spread over the data, are looked at beside the longest.
 
     Raises:
-        InterloomError: no samples, no images, image places and image features differ in number, a
-            sample longer than the model's context, or out of memory.
+        InterloomError: no samples, no images, image places and image features differ in number, or
+            a sample longer than the model's context.
     """
     if not len(samples):
         raise InterloomError(f"{what} is empty: nothing to train on")
-    stride = max(1, len(samples) // probe)
-    probed = [samples[i] for i in range(0, len(samples), stride)]
+    spread = range(0, len(samples), max(1, len(samples) // probe))
+    longest = sorted(range(len(samples)), key=lambda place: -lengths[place])[:CANDIDATES]
+    probed = [samples[place] for place in sorted({*spread, *longest})]
     if images_needed and not any(len(sample["images"]) for sample in probed):
         raise InterloomError(f"{what} has no images: a critic cannot learn to see from text")
     rendered = [(_render(processor, sample, what), sample) for sample in probed]
     tokenizer: Any = processor.tokenizer  # type: ignore[attr-defined]
-    text, longest = max(rendered, key=lambda item: _length(tokenizer, *item))
-    inputs = encode(processor, [text], [longest["images"]])
+    text, sample = max(rendered, key=lambda item: _length(tokenizer, *item))
+    inputs = encode(processor, [text], [sample["images"]])
     tokens = int(inputs["input_ids"].shape[1])
     _check_images(model, inputs, what)
     text_config: Any = model.config.text_config
@@ -83,8 +132,7 @@ def check_samples(
             f"{what}: the longest sample has {tokens} tokens, the model reads {context}: "
             "lower models.max_image_pixels or filter the data"
         )
-    _forward_backward(model, inputs, what, tokens)
-    return tokens
+    return Longest(what, inputs, tokens)
 
 
 def _render(processor: ImageOnlyQwen3VLProcessor, sample: dict[str, Any], what: str) -> str:
@@ -125,19 +173,66 @@ def _check_images(
         )
 
 
-def _forward_backward(
-    model: Qwen3VLForConditionalGeneration, inputs: dict[str, Any], what: str, tokens: int
+class TryLongest(TrainerCallback):
+    """Before the first step: the longest sample forward and backward through the prepared model.
+
+    Args:
+        longest: what ``check_samples`` found.
+        copies: samples of a forward pass on a GPU, whose memory is the limit; a CPU tries one.
+        sampled: tokens of the longest answer that may be sampled after it, likewise.
+    """
+
+    def __init__(self, longest: Longest, copies: int, sampled: int = 0) -> None:
+        self.longest = longest
+        self.copies = copies
+        self.sampled = sampled
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: torch.nn.Module | None = None,
+        **_: Any,
+    ) -> None:
+        assert model is not None
+        longest, copies = self.longest, 1
+        if args.device.type == "cuda":
+            longest, copies = longest.longer(self.sampled), self.copies
+        # DeepSpeed's backward pass belongs to its engine: there the forward pass has to do.
+        backward = args.deepspeed_plugin is None
+        try_longest(model, longest, copies, args.device, backward=backward)
+
+
+def try_longest(
+    model: torch.nn.Module,
+    longest: Longest,
+    copies: int,
+    device: torch.device,
+    *,
+    backward: bool = True,
 ) -> None:
-    inputs = {key: value.to(model.device) for key, value in inputs.items()}
+    """One forward and backward pass of ``copies`` of the longest sample; no gradient is left.
+
+    Raises:
+        InterloomError: out of memory, or a loss that is no number.
+    """
+    inputs = {key: torch.cat([value] * copies).to(device) for key, value in longest.inputs.items()}
+    size = f"{copies} × {longest.tokens} tokens"
     try:
-        loss = model(**inputs, labels=inputs["input_ids"]).loss
-        loss.backward()
+        with torch.set_grad_enabled(backward):
+            loss = model(**inputs, labels=inputs["input_ids"]).loss
+        if backward:
+            loss.backward()
     except torch.OutOfMemoryError as error:
         raise InterloomError(
-            f"{what}: the longest sample ({tokens} tokens) does not fit in memory; lower "
-            "models.max_image_pixels, use bfloat16 or LoRA, or set gradient_checkpointing"
+            f"{longest.what}: the longest sample ({size}) does not fit in memory; lower "
+            "micro_batch_size or models.max_image_pixels, set gradient_checkpointing or "
+            "lora_rank, or shard the model over more GPUs"
         ) from error
     finally:
         model.zero_grad(set_to_none=True)
     if not torch.isfinite(loss):
-        raise InterloomError(f"{what}: the loss of the longest sample is {loss.item()}")
+        raise InterloomError(
+            f"{longest.what}: the loss of the longest sample ({size}) is {loss.item()}"
+        )

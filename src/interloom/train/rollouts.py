@@ -14,22 +14,29 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 class PartwiseGRPOTrainer(GRPOTrainer):
     """``parts`` per step, whole groups each; ``on_rollouts`` gets the ids and texts of each part
-    but the last as soon as they are written."""
+    but the last as soon as they are written, ``on_advantages`` this process's advantages of a
+    step."""
 
     def __init__(
         self,
         *,
         parts: int,
         on_rollouts: Callable[[Sequence[str], Sequence[str]], None],
+        on_advantages: Callable[[list[float]], None],
         **settings: Any,
     ) -> None:
-        self.parts, self.on_rollouts = parts, on_rollouts
+        self.parts, self.on_rollouts, self.on_advantages = parts, on_rollouts, on_advantages
         self._ids: list[str] = []
         super().__init__(**settings)
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         self._ids = [row["id"] for row in inputs]
-        return super()._generate_and_score_completions(inputs)
+        scored = super()._generate_and_score_completions(inputs)
+        self.on_advantages(scored["advantages"].tolist())
+        everyones: Any = self.accelerator.gather(scored["advantages"])
+        for name, value in advantage_figures(everyones.tolist()).items():
+            self._metrics["train"][name].append(value)
+        return scored
 
     def _generate(self, prompts: list[Any]) -> Any:
         assert self.num_generations is not None
@@ -40,6 +47,21 @@ class PartwiseGRPOTrainer(GRPOTrainer):
                 texts = [turns[0]["content"] for turns in made[place][3]]
                 self.on_rollouts(self._ids[start:end], texts)
         return tuple(_joined(column) for column in zip(*made, strict=True))
+
+
+def advantage_figures(advantages: Sequence[float]) -> dict[str, float]:
+    """How far a step pulls, and how much of it pulls at all.
+
+    >>> advantage_figures([1.0, -1.0, 0.0, 0.0])
+    {'advantage/mean_size': 0.5, 'advantage/max': 1.0, 'advantage/min': -1.0, 'advantage/zero': 0.5}
+    """
+    count = len(advantages)
+    return {
+        "advantage/mean_size": sum(map(abs, advantages)) / count,
+        "advantage/max": max(advantages),
+        "advantage/min": min(advantages),
+        "advantage/zero": sum(value == 0 for value in advantages) / count,
+    }
 
 
 def cuts(rollouts: int, group_size: int, parts: int) -> list[tuple[int, int]]:

@@ -15,13 +15,15 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</t
 <style>body{{font:14px system-ui;margin:2em}}td,th{{padding:.4em;border-bottom:1px solid #ccc;
 vertical-align:top;text-align:left}}img{{width:96px;image-rendering:pixelated}}pre{{
 white-space:pre-wrap;max-width:40em;margin:0}}</style>
-<h1>{title}</h1><table><tr><th>before<th>after<th>step<th>truth<th>answer<th>refined</tr>
+<h1>{title}</h1><table><tr><th>before<th>after<th>step<th>truth<th>answer<th>refined
+<th>reward<th>advantage</tr>
 {rows}</table></html>
 """
 
 
 class Sample(NamedTuple):
-    """One critique: what was seen, what is true, what was said, what executing it gave."""
+    """One critique: what was seen, what is true, what was said, what executing it gave, what it
+    earned (none: a call failed) and, in training, its advantage over its group."""
 
     before: bytes | None
     after: bytes
@@ -29,6 +31,8 @@ class Sample(NamedTuple):
     success: bool
     answer: str
     result: After
+    reward: float | None
+    advantage: float | None = None
 
 
 def write_samples(path: Path, title: str, samples: Sequence[Sample]) -> None:
@@ -45,6 +49,8 @@ def _row(sample: Sample) -> str:
         "success" if sample.success else "failure",
         f"<pre>{html.escape(sample.answer)}</pre>",
         _result(sample.result),
+        "(none)" if sample.reward is None else f"{sample.reward:.3f}",
+        "" if sample.advantage is None else f"{sample.advantage:+.2f}",
     ]
     return "<tr>" + "".join(f"<td>{cell}" for cell in cells) + "</tr>"
 

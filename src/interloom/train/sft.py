@@ -16,7 +16,7 @@ from typing import Any
 import datasets
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, Qwen3VLForConditionalGeneration
+from transformers import PrinterCallback
 from transformers.utils import logging as transformers_logging
 from trl.trainer.sft_config import SFTConfig
 
@@ -26,6 +26,7 @@ from interloom.backends.transformers import (
     ImageOnlyQwen3VLProcessor,
     load_model,
     load_processor,
+    number_type,
 )
 from interloom.dialogue import Conversation
 from interloom.errors import InterloomError
@@ -79,20 +80,22 @@ def fit(
     Raises:
         InterloomError: whatever the preflight finds, before the first step.
     """
-    config = sft_config(settings, models, stage.work, seed)
     prepare(settings.threads, seed)
+    config = sft_config(settings, models, stage.work, seed)
     processor = load_processor(base, max_image_pixels=models.max_image_pixels)
-    model = load_model(base, dtype=models.vlm_dtype)
+    model = load_model(base, dtype=settings.weights_dtype)
     if not task.held_out:
         raise InterloomError(f"{task.name}: too few samples to keep any from training")
-    tokens = preflight.check_samples(
+    longest = preflight.check_samples(
         model,
         processor,
         task.samples,  # type: ignore[arg-type]
+        task.lengths,
         what=f"the {task.name}'s training data",
         images_needed=task.images_needed,
     )
-    stage.log(f"{task.name}: {len(task.samples)} samples, the longest has {tokens} tokens")
+    count = len(task.samples)
+    stage.log(f"{task.name}: {count} samples, the longest has {longest.tokens} tokens")
     trainer = LikeLengthsSFTTrainer(
         lengths=task.lengths,
         batch_size=settings.batch_size,
@@ -102,6 +105,7 @@ def fit(
         processing_class=processor,
         peft_config=lora(settings),
     )
+    trainer.add_callback(preflight.TryLongest(longest, settings.micro_batch_size))
     chat = ChatModel(
         trainer.model,  # type: ignore[arg-type]
         processor,
@@ -121,8 +125,7 @@ def fit(
         patience=settings.patience,
     )
     train(trainer, watch, stage)
-    export(stage.work / "best", base, stage.out(out), models, merge=settings.lora_rank > 0)
-    finish(watch, stage)
+    finish(watch, stage, base, out, models, settings)
 
 
 def base_model(models: ModelsSettings, shipped: Path) -> Path:
@@ -163,7 +166,9 @@ def trainer_arguments(
         "max_grad_norm": settings.max_grad_norm,
         "optim": "adamw_torch",
         "activation_checkpointing": settings.gradient_checkpointing,
+        # Computed in the number type of inference; what is stored is `weights_dtype`.
         "bf16": models.vlm_dtype == "bfloat16",
+        "fp16": models.vlm_dtype == "float16",
         "use_cpu": not gpu,
         "dataloader_pin_memory": gpu,
         "save_strategy": "no",  # the watch asks for a checkpoint after each evaluation
@@ -202,7 +207,12 @@ def lora(settings: TrainerSettings) -> Any:
 
 
 def prepare(threads: int, seed: int) -> None:
-    """Seeds, CPU threads (0 leaves them to torch), and silence of the libraries' own bars."""
+    """Seeds, CPU threads (0 leaves them to torch), and silence of the libraries' own bars.
+
+    Raises:
+        InterloomError: several GPUs for one process.
+    """
+    preflight.check_devices()
     if threads:
         torch.set_num_threads(threads)
     together.join()
@@ -253,7 +263,7 @@ def save(trainer: Any, processor: ImageOnlyQwen3VLProcessor, folder: Path | None
     Of a model that is sharded over processes all give their part; the first has the ``folder``.
     """
     weights = None
-    if trainer.is_fsdp_enabled:
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if folder is not None:
         model = trainer.accelerator.unwrap_model(trainer.model)
@@ -261,21 +271,20 @@ def save(trainer: Any, processor: ImageOnlyQwen3VLProcessor, folder: Path | None
         processor.save_pretrained(folder)
 
 
-def export(best: Path, base: Path, out: Path, models: ModelsSettings, *, merge: bool) -> None:
-    """Write the best checkpoint as a whole model folder; an adapter is merged into its base.
-
-    The first process does it.
-    """
-    if ranks.rank():
-        return
+def export(
+    best: Path, base: Path, out: Path, models: ModelsSettings, *, merge: bool, weights_dtype: str
+) -> None:
+    """Write the best checkpoint as a whole model folder in the number type of inference; an
+    adapter is merged into its base as it was trained on it."""
     processor = load_processor_files(best)
     if merge:
         from peft import PeftModel
 
-        merged: Any = PeftModel.from_pretrained(load_model(base, dtype=models.vlm_dtype), str(best))
+        merged: Any = PeftModel.from_pretrained(load_model(base, dtype=weights_dtype), str(best))
         model: Any = merged.merge_and_unload()
     else:
-        model = Qwen3VLForConditionalGeneration.from_pretrained(best, dtype="auto")
+        model = load_model(best, dtype=weights_dtype)
+    model.to(number_type(models.vlm_dtype))
 
     def write(folder: Path) -> None:
         model.save_pretrained(folder)
@@ -291,12 +300,34 @@ def load_processor_files(folder: Path) -> ImageOnlyQwen3VLProcessor:
     return processor
 
 
-def finish(watch: Watch, stage: StageRun) -> None:
-    """Write the best evaluation as the stage's metrics and all of them as its curve; all processes
-    end together."""
+def finish(
+    watch: Watch,
+    stage: StageRun,
+    base: Path,
+    out: str,
+    models: ModelsSettings,
+    settings: TrainerSettings,
+    further: Metrics | None = None,
+) -> None:
+    """Write the stage's products, in the first process: the best model, its evaluation as metrics
+    (and what else is given), and the curve of all evaluations. All processes end together."""
+    if ranks.rank() == 0:
+        export(
+            stage.work / "best",
+            base,
+            stage.out(out),
+            models,
+            merge=settings.lora_rank > 0,
+            weights_dtype=settings.weights_dtype,
+        )
+    write_figures(watch, stage, further)
+
+
+def write_figures(watch: Watch, stage: StageRun, further: Metrics | None = None) -> None:
+    """The best evaluation (and what else is given) as the stage's metrics, and the curve of all."""
+    if ranks.rank() == 0:
+        stage.out("metrics").parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**watch.best, **(further or {})}, indent=2, sort_keys=True)
+        stage.out("metrics").write_text(text + "\n")
+        write_curve(stage.out("curve"), watch)
     together.wait_for_all()
-    if ranks.rank():
-        return
-    stage.out("metrics").parent.mkdir(parents=True, exist_ok=True)
-    stage.out("metrics").write_text(json.dumps(watch.best, indent=2, sort_keys=True) + "\n")
-    write_curve(stage.out("curve"), watch)

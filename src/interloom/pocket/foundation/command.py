@@ -11,18 +11,18 @@ import torch
 
 from interloom.errors import InterloomError
 from interloom.pocket.foundation.shipped import load_autoencoder, load_generator
-from interloom.pocket.foundation.training import Report
+from interloom.pocket.foundation.training import Report, prefixed
 from interloom.seeding import seed_everything
 
 
 def train_miniature(
     name: str, out: Path, work: Path, *, seed: int, threads: int, scale: float
 ) -> None:
-    """Train ``generator`` (with its autoencoder and weak snapshot) or ``vlm`` into ``out``.
+    """Train ``generator`` (with autoencoder and weak snapshot), ``vlm`` or ``umm`` into ``out``.
 
     Raises:
-        InterloomError: a target folder is there already, or a generator is missing (the
-            vision-language model learns from what they make).
+        InterloomError: a target folder is there already, or a generator is missing (the other
+            models learn from what they make).
     """
     target, weak = out / name, out / "generator-weak"
     begun = (work / f"{name}.pt").exists()  # a killed run: the weak generator was its own snapshot
@@ -36,13 +36,18 @@ def train_miniature(
     with _curve(name, work, settings) as report:
         if name == "generator":
             _train_generator(target, weak, work, seed, report, scale)
-        else:
+        elif name == "vlm":
             from interloom.pocket.foundation import vlm
 
             # It looks at pictures as the generators make them.
             autoencoder = load_autoencoder(out / "generator")
             generator = load_generator(weak)
             vlm.train_vlm(autoencoder, generator, target, work, seed, report, scale)
+        else:
+            from interloom.pocket.foundation import umm
+
+            autoencoder = load_autoencoder(out / "generator")
+            umm.train_umm(autoencoder, target, work, seed, report, scale)
 
 
 def _train_generator(
@@ -52,14 +57,8 @@ def _train_generator(
     from interloom.pocket.foundation import generator as second
 
     schedule = first.SCHEDULE.scaled(scale)
-    trained = first.train_autoencoder(work, seed, _prefixed(report, "autoencoder"), schedule)
+    trained = first.train_autoencoder(work, seed, prefixed(report, "autoencoder"), schedule)
     second.train_generator(trained, out, weak, work, seed, report, second.SCHEDULE.scaled(scale))
-
-
-def _prefixed(report: Report, prefix: str) -> Report:
-    return lambda step, metrics: report(
-        step, {f"{prefix}/{key}": value for key, value in metrics.items()}
-    )
 
 
 @contextmanager

@@ -24,6 +24,13 @@ StepFunction = Callable[[int, np.random.Generator], tuple[torch.Tensor, Metrics]
 Report = Callable[[int, Metrics], None]
 
 
+def prefixed(report: Report, prefix: str) -> Report:
+    """The same with ``prefix/`` before every figure's name."""
+    return lambda step, metrics: report(
+        step, {f"{prefix}/{key}": value for key, value in metrics.items()}
+    )
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Linear warm-up, a flat part and a cosine down to ``floor`` × the peak.

@@ -1,0 +1,50 @@
+"""The adaptive system: stories by escalation, their validation, fine-tuning, RL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+
+from flows.group import run_group
+
+STAGES = (
+    "adaptive-data",
+    "validate-adaptive",
+    "sft-adaptive",
+    "grpo-adaptive",
+)
+
+
+@flow(name="adaptive", log_prints=True)
+def adaptive(
+    project: str | None = None,
+    stages: list[str] | None = None,
+    timeout_minutes: float | None = None,
+    retries: int | None = None,
+    force: bool = False,
+) -> dict[str, str] | State[Any]:
+    """Train and examine the adaptive system.
+
+    Args:
+        project: project folder; the present one if not given.
+        stages: only these of the flow's stages.
+        timeout_minutes: per stage; the params file's if not given.
+        retries: per stage; the params file's if not given.
+        force: run stages even if DVC finds them up to date.
+    """
+    return run_group(
+        STAGES,
+        project=project,
+        stages=stages,
+        timeout_minutes=timeout_minutes,
+        retries=retries,
+        force=force,
+    )
+
+
+if __name__ == "__main__":
+    from flows.launch import launch_alone
+
+    launch_alone(adaptive)

@@ -1,0 +1,84 @@
+"""What the pocket editions are made of: scenes, edits and procedures of the evaluation split.
+
+Training prompts are refused where ``backends.pocket.on_evaluation_side`` says that they stand on
+this side, so what is drawn here is held out by construction.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Sequence
+
+from interloom import images
+from interloom.pocket.knowledge import Procedure
+from interloom.pocket.meaning import KnownProcedure, procedure_steps
+from interloom.pocket.procedures import instantiate
+from interloom.pocket.render import render
+from interloom.pocket.scene import (
+    Edit,
+    Operation,
+    Scene,
+    apply,
+    random_edit,
+    random_scene,
+    scene_split,
+)
+from interloom.pocket.verifier import Reading
+
+TRIES = 40
+
+
+def draw(scene: Scene, rng: random.Random) -> bytes:
+    """The scene as an encoded picture with some jitter."""
+    return images.to_png(render(scene, jitter_seed=rng.getrandbits(31)))
+
+
+def evaluation_scene(
+    rng: random.Random,
+    things: Sequence[int],
+    fits: Callable[[Scene], bool] = lambda scene: True,
+) -> Scene:
+    """A random scene of the evaluation split with one of these numbers of things (two at least)."""
+    while True:
+        scene = random_scene(rng, rng.choice(things))
+        if fits(scene) and scene_split(scene) == "evaluation":
+            return scene
+
+
+def edit_to_evaluation(
+    rng: random.Random, things: Sequence[int], operation: Operation
+) -> tuple[Scene, Edit, Scene]:
+    """A scene, an edit of it, and what comes of it, which is of the evaluation split."""
+    while True:
+        before = random_scene(rng, rng.choice(things))
+        edit = random_edit(rng, before, operation)
+        if edit is not None:
+            after = apply(before, edit)
+            if scene_split(after) == "evaluation":
+                return before, edit, after
+
+
+def asked_procedure(
+    procedure: Procedure, rng: random.Random, but: Collection[str] = ()
+) -> tuple[str, KnownProcedure] | None:
+    """A request for a procedure that says all that is wanted, and what it means.
+
+    A request that leaves a slot open does not; it is asked only if all of them do. ``None`` if only
+    requests ``but`` those were found in ``TRIES`` tries: procedures have few.
+    """
+    slots = [f"{{{slot}}}" for slot, _ in procedure.slots]
+    telling = [all(slot in request for slot in slots) for request in procedure.requests]
+    for _ in range(TRIES):
+        requests = instantiate(procedure, rng).requests
+        clear = [request for request, tells in zip(requests, telling, strict=True) if tells]
+        prompt = rng.choice(clear or requests)
+        if prompt not in but:
+            known = procedure_steps(prompt)
+            assert known is not None, prompt
+            return prompt, known
+    return None
+
+
+def is_empty(reading: Reading) -> bool:
+    """Whether a picture shows nothing at all: such a page is not well made, it is not made."""
+    return not reading.unreadable and not reading.best_guess.count

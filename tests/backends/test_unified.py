@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import tiny_umm as builder
+import torch
+
+from interloom import images
+from interloom.backends.unified import (
+    Grid,
+    Limits,
+    Sampling,
+    SpanConstraint,
+    StreamError,
+    UnifiedGenerator,
+    UnifiedModel,
+)
+from interloom.dialogue import unified_prompt
+from interloom.errors import InterloomError
+from interloom.pocket.render import render
+from interloom.pocket.scene import random_scene
+from interloom.roles import GenerationJob
+
+
+@pytest.fixture(scope="module")
+def unified() -> UnifiedModel:
+    return builder.new()
+
+
+def a_picture(seed: int) -> bytes:
+    return images.to_png(render(random_scene(random.Random(seed), 4), seed))
+
+
+def test_a_picture_stands_in_the_stream_as_emu3_writes_it(unified):
+    tokens = unified.encode_pictures([a_picture(1)])[0]
+    said = unified.tokenizer.decode(tokens)
+    rows = said.count("<|extra_200|>")
+    assert said.startswith("<|image start|>3*3<|image token|><|visual token ")
+    assert said.endswith("<|extra_200|><|extra_201|><|image end|>") and rows == 3
+    assert said.count("<|visual token ") == 9
+
+
+def test_codes_and_tokens_are_the_librarys_own_mapping(unified):
+    codes = np.arange(9).reshape(3, 3) * 31
+    tokens = unified.stream.picture(codes)
+    assert (unified.stream.codes(tokens) == codes).all()
+    theirs = unified.model.vocabulary_mapping.convert_img2bpe(torch.from_numpy(codes))
+    assert [t for t in tokens if t in theirs.flatten().tolist()] == theirs.flatten().tolist()
+
+
+def test_pictures_are_decoded_as_the_library_decodes_them(unified):
+    codes = np.arange(9).reshape(3, 3)
+    tokens = unified.stream.picture(codes)
+    png = unified.decode_pictures([tokens, tokens])[1]
+    assert images.size(png) == (96, 96)
+    visual = tokens[tokens.index(unified.stream.wrapper) + 1 : -2]
+    # The library takes what generation ends with (frame end, image end, end of text) away.
+    given = torch.tensor([[*visual, *tokens[-2:], unified.stream.eos]])
+    pixels = unified.model.decode_image_tokens(image_tokens=given, height=3, width=3)
+    small = UnifiedModel(unified.model, unified.tokenizer, unified.image_processor, image_pixels=0)
+    ours = np.asarray(images.from_bytes(small.decode_pictures([tokens])[0]), np.float32)
+    theirs = ((pixels[0].permute(1, 2, 0).numpy() * 0.5 + 0.5) * 255).clip(0, 255)
+    assert np.abs(ours - theirs).max() <= 0.51
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda t: t[1:], "end without its beginning"),
+        (lambda t: t[:-1], "cut off"),
+        (lambda t: [*t[:6], *t[7:]], "not the form"),
+        (lambda t: [*t[:6], t[0], *t[7:]], "not the form|cut off"),
+        (lambda t: [t[0], *t[4:]], "without its beginning|not the form|of the size"),
+    ],
+)
+def test_broken_pictures_are_named(unified, spoil, said):
+    tokens = unified.encode_pictures([a_picture(2)])[0]
+    with pytest.raises(StreamError, match=said):
+        unified.segments(spoil(tokens))
+
+
+def test_streams_are_read_back(unified):
+    text = "USER: a red sun, ASSISTANT:"
+    parts = unified.tokens([text, a_picture(3), "<evaluate>x"])
+    flat = [token for part in parts for token in part]
+    back = unified.segments([unified.stream.bos, *flat, unified.stream.eos])
+    assert [type(part) for part in back] == [str, bytes, str]
+    assert (back[0], back[2]) == (text, "<evaluate>x")
+    assert unified.tokens([back[1]]), "a picture of its own can be read again"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_completions_hold_to_their_spans(unified, temperature):
+    prompts = [
+        unified.prompt(unified_prompt("a red sun at the center")),
+        unified.prompt(unified_prompt("make it night", [a_picture(4)])),
+        unified.prompt(unified_prompt("a blue cup")),
+        unified.prompt(unified_prompt("describe"), draw=False),
+    ]
+    limits = [Limits(60, images=1), Limits(60, images=2), Limits(200), Limits(30, images=0)]
+    sampling = Sampling(temperature)
+    made = unified.complete(prompts, limits, text=sampling, picture=sampling, seed=3)
+    again = unified.complete(prompts, limits, text=sampling, picture=sampling, seed=3)
+    assert made == again
+    for completion, limit in zip(made, limits, strict=True):
+        header = len(unified.stream.header(unified.grid))
+        assert len(completion.tokens) <= limit.tokens + header
+        whole = list(completion.tokens)
+        if whole.count(unified.stream.start) > whole.count(unified.stream.end):
+            whole = whole[: len(whole) - 1 - whole[::-1].index(unified.stream.start)]
+        spans = unified.stream.spans(whole)
+        pictures = [span for is_picture, span in spans if is_picture]
+        for span in pictures:
+            assert unified.stream.codes(span).shape == (3, 3)
+        visual = set(unified.stream.visual.tolist())
+        assert not any(set(span) & visual for is_picture, span in spans if not is_picture)
+        if limit.images is not None:
+            assert len(pictures) <= limit.images
+    assert made[0].tokens[0] == unified.stream.start
+    assert not [t for t in made[3].tokens if t == unified.stream.start], "no picture allowed"
+
+
+def test_rows_do_not_depend_on_their_company(unified):
+    prompts = [
+        unified.prompt(unified_prompt(text)) for text in ("a red sun", "an orange cup at night")
+    ]
+    together = unified.complete(prompts, [Limits(40)] * 2)
+    alone = [unified.complete([prompt], [Limits(40)])[0] for prompt in prompts]
+    assert [c.tokens[:24] for c in together] == [c.tokens[:24] for c in alone]
+
+
+def test_a_budget_ends_the_story_after_its_last_evaluation(unified):
+    stream = unified.stream
+    end_after = stream.text(".")[0]
+    picture = unified.encode_pictures([a_picture(5)])[0]
+    ids = torch.tensor([[stream.bos, *picture, *stream.text(" red"), end_after]])
+    scores = torch.zeros(1, len(unified.tokenizer))
+    for budget, ends in ((1, True), (2, False)):
+        constraint = SpanConstraint(
+            stream, Grid(3, 3), len(unified.tokenizer), 1,
+            [Limits(9, images=budget, end_after=end_after)],
+            text=Sampling(1.0), picture=Sampling(1.0),
+        )  # fmt: skip
+        free = constraint(ids, scores.clone()).isfinite()[0]
+        assert (free.nonzero().flatten().tolist() == [stream.eos]) == ends
+        assert bool(free[stream.start]) != ends
+
+
+def test_each_kind_of_span_is_sampled_in_its_own_way(unified):
+    stream = unified.stream
+    torch.manual_seed(1)
+    scores = torch.randn(2, len(unified.tokenizer))
+    prompt = [stream.bos, *stream.header(unified.grid)]
+    text = [stream.bos] * (len(prompt) - 1) + stream.text(" red")
+    constraint = SpanConstraint(
+        stream, unified.grid, scores.shape[1], 1, [Limits(9)] * 2,
+        text=Sampling(2.0, top_k=5), picture=Sampling(0.0),
+    )  # fmt: skip
+    shaped = constraint(torch.tensor([prompt, text]), scores.clone())
+    assert shaped[0].isfinite().sum() == 1 and shaped[1].isfinite().sum() == 5
+    assert int(shaped[0].argmax()) in stream.visual.tolist()
+    kept = shaped[1].isfinite()
+    assert torch.equal(shaped[1][kept], scores[1][kept] / 2)
+
+
+def test_as_a_generator(unified):
+    generator = UnifiedGenerator(unified, Sampling(1.0))
+    jobs = [
+        GenerationJob(prompt="a red sun", seed=1),
+        GenerationJob(prompt="make it night", seed=2, source=a_picture(6)),
+        GenerationJob(prompt="merge", seed=2, source=a_picture(6), references=(a_picture(7),)),
+    ]
+    made = generator.generate(jobs)
+    assert [images.size(png) for png in made] == [(96, 96)] * 3
+    assert made == generator.generate(jobs)
+    changed = [job.model_copy(update={"seed": 9}) for job in jobs]
+    assert generator.generate(changed) != made
+    assert generator.generate([]) == []
+
+
+def test_folders_are_loaded_and_others_refused(tiny_umm, tmp_path, tiny_vlm):
+    loaded = UnifiedModel.from_pretrained(tiny_umm, image_pixels=96)
+    prompt = loaded.prompt(unified_prompt("a red sun"))
+    fresh = builder.new()
+    assert loaded.complete([prompt], [Limits(30)]) == fresh.complete([prompt], [Limits(30)])
+    with pytest.raises(InterloomError, match="interloom pocket train umm"):
+        UnifiedModel.from_pretrained(tmp_path / "nothing")
+    with pytest.raises(InterloomError, match=r"no config\.json"):
+        UnifiedModel.from_pretrained(tmp_path)
+    with pytest.raises(InterloomError, match=r"Qwen3VL.*a unified model is Emu3"):
+        UnifiedModel.from_pretrained(tiny_vlm)
