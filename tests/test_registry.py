@@ -120,6 +120,7 @@ def test_versions_are_made_and_load_anywhere(registered: Path, tmp_path: Path):
     client = MlflowClient(tracking_uri=uri)
     assert aliases_of(client) == {"champion": "1", "challenger": "1"}
     version = client.get_model_version("interloom-pipeline", "1")
+    assert version.run_id is not None and version.description is not None
     assert version.run_id == record["run_id"]
     assert client.get_run(version.run_id).info.status == "FINISHED"
     assert {"data.critic-data", "source.git.commit", "interloom-critic"} <= version.tags.keys()
