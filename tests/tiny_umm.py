@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
@@ -13,8 +14,13 @@ from interloom.pocket.foundation.vq import Codebook, new_vq
 
 
 @cache
-def tokenizer():
+def _tokenizer():
     return train_umm_tokenizer()
+
+
+def tokenizer():
+    """One of its own, as tags may be added to it."""
+    return deepcopy(_tokenizer())
 
 
 def new() -> UnifiedModel:
@@ -24,9 +30,10 @@ def new() -> UnifiedModel:
     vq = new_vq()
     with torch.no_grad():
         vq.quantize.embedding.weight.copy_(Codebook()())
-    model = new_umm(tokenizer(), vq.eval(), layers=2, hidden=32).eval()
+    words = tokenizer()
+    model = new_umm(words, vq.eval(), layers=2, hidden=32).eval()
     return UnifiedModel(
-        model, tokenizer(), new_image_processor(), name="tiny", image_pixels=96, batch_size=3
+        model, words, new_image_processor(), name="tiny", image_pixels=96, batch_size=3
     )
 
 

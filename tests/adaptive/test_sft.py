@@ -105,7 +105,8 @@ def test_a_killed_training_continues_and_ends_the_same(
         UnifiedModel.from_pretrained(one["outputs/models/adaptive-sft"]).model.state_dict()
         for one in (killed, project)
     )
-    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
+    apart = {name: (ours[name] - theirs[name]).abs().max().item() for name in ours}
+    assert max(apart.values()) < 1e-5, max(apart.items(), key=lambda item: item[1])
 
 
 def test_settings_that_cannot_be(project: Project, tiny_umm: Path):

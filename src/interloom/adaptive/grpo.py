@@ -73,7 +73,7 @@ class Rollouts:
                 for one, completion in zip(written, completions, strict=True)
             ],
             "told": told,
-        }  # type: ignore[return-value]
+        }
 
 
 def _completion(completion: Completion, header: int, eos: int) -> list[int]:

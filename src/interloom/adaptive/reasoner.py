@@ -79,7 +79,7 @@ def add_story_tags(unified: UnifiedModel) -> int:
     many were new."""
     tokenizer = unified.tokenizer
     added = tokenizer.add_tokens([tag for tag in TAGS if len(unified.stream.text(tag)) > 1])
-    if added:
+    if len(tokenizer) != unified.model.lm_head.out_features:
         unified.model.resize_token_embeddings(len(tokenizer))
     return int(added)
 

@@ -14,7 +14,7 @@ differ.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -433,13 +433,8 @@ class UnifiedModel:
             StreamError: a picture is cut off or not of its form.
         """
         spans = self.stream.spans(tokens)
-        drawn: Iterator[Segment] = iter(
-            self.decode_pictures([span for is_picture, span in spans if is_picture])
-        )
-        return [
-            next(drawn) if is_picture else str(self.tokenizer.decode(span))
-            for is_picture, span in spans
-        ]
+        drawn = iter(self.decode_pictures([span for is_picture, span in spans if is_picture]))
+        return [next(drawn) if is_picture else self.stream.said(span) for is_picture, span in spans]
 
     def prompt(self, segments: Sequence[Segment], *, draw: bool = True) -> list[int]:
         """The tokens of a prompt; with ``draw`` it ends where a picture begins."""
