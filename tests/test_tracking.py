@@ -205,6 +205,7 @@ def test_a_table_is_a_table_of_the_run_once(tmp_path: Path) -> None:
         tmp_path,
         TrackingSettings(enabled=True, uri=uri, experiment="interloom"),
         stage="evaluate",
+        summary="grade",
         params={},
         inputs=(),
         tags={},
