@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import string
 
 from hypothesis import strategies as st
@@ -67,8 +68,11 @@ def multi_step(steps: int = 3) -> Story:
     )
 
 
-texts = st.text(string.ascii_letters + string.digits + " .,;:'\"-<>&äß", max_size=40).map(
-    lambda text: " ".join(text.split())
+# Marks cannot stand in a text; hypothesis takes words out of the code and would try them.
+texts = (
+    st.text(string.ascii_letters + string.digits + " .,;:'\"-<>&äß", max_size=40)
+    .map(lambda text: " ".join(text.split()))
+    .filter(lambda text: not re.search(r"</?\w", text))
 )
 some_text = texts.filter(bool)
 scores = st.integers(1, 5)
