@@ -11,7 +11,7 @@ from interloom.pocket.knowledge import procedures
 from interloom.pocket.language import describe_edit, describe_scene, parse
 from interloom.pocket.meaning import understand
 from interloom.pocket.render import render
-from interloom.pocket.scene import Edit, Scene, Sprite, apply, edits_between
+from interloom.pocket.scene import Scene, Sprite, apply, edits_between
 from interloom.pocket.teacher import (
     Imperfection,
     compare,
@@ -104,15 +104,6 @@ def test_imperfection_is_as_configured():
     share = sum(answer.success for answer in answers) / len(answers)
     assert 0.22 < share < 0.38
     assert {a.refine_prompt for a in answers if not a.success} == {f"try again: {prompt}"}
-
-
-def test_a_badly_made_picture_is_refused_though_it_shows_the_right_thing():
-    from PIL import ImageFilter
-
-    after = apply(SCENE, Edit("remove", at=0))
-    blurred = render(after).filter(ImageFilter.GaussianBlur(1.8))
-    answer = critique(SCENE, read(blurred), "remove the red sun at the top left", "used")
-    assert not answer.success
 
 
 @settings(max_examples=40)

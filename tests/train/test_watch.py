@@ -18,7 +18,8 @@ from interloom.train.watch import Watch, evaluation_steps, last_checkpoint, repl
 def make(stage: StageRun, scores: list[float], **options: Any) -> Watch:
     left = iter(scores)
 
-    def save(folder: Path) -> None:
+    def save(folder: Path | None) -> None:
+        assert folder is not None
         (folder / "weights").write_text("w")
 
     return Watch(
