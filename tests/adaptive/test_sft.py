@@ -80,9 +80,6 @@ def test_the_stage_trains_evaluates_and_leaves_a_whole_model(project: Project):
     assert moved and not any("vqmodel" in name for name in moved), "pictures keep their codes"
 
 
-@pytest.mark.xfail(
-    reason="the trainer does not find the names under which it saved Emu3's weights", strict=False
-)
 def test_a_killed_training_continues_and_ends_the_same(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ):

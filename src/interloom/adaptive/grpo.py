@@ -14,7 +14,6 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from interloom import cast
 from interloom.adaptive import cast as adaptive_cast
@@ -25,6 +24,7 @@ from interloom.adaptive.reasoner import AdaptiveReasoner, Told
 from interloom.adaptive.rewards import Judged, Rewards, Weights, trajectory_rewards
 from interloom.adaptive.sft import export, in_evaluation_mode, save
 from interloom.adaptive.story import Prompt
+from interloom.adaptive.trainers import UnifiedGRPOTrainer
 from interloom.backends.unified import VISUAL, Completion, Sampling, UnifiedModel
 from interloom.errors import InterloomError
 from interloom.seeding import derive_seed
@@ -219,7 +219,7 @@ def run(settings: Settings, stage: StageRun) -> None:
     chosen = [prompts[i] for i in learned]
     held_out = [prompts[i] for i in kept]
     reward = TrajectoryReward(analyzer, settings)
-    trainer = GRPOTrainer(
+    trainer = UnifiedGRPOTrainer(
         model=unified.model,  # type: ignore[arg-type]
         reward_funcs=reward,  # type: ignore[arg-type]
         args=grpo_config(settings, stage),

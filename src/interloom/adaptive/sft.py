@@ -16,10 +16,10 @@ from interloom.adaptive.data import base_model, thresholds
 from interloom.adaptive.masking import IGNORED, mask_tokens
 from interloom.adaptive.reasoner import AdaptiveReasoner, add_story_tags
 from interloom.adaptive.story import Story
+from interloom.adaptive.trainers import UnifiedSFTTrainer
 from interloom.backends.unified import UnifiedModel
 from interloom.errors import InterloomError
 from interloom.train import together
-from interloom.train.batches import LikeLengthsSFTTrainer
 from interloom.train.data import split_held_out
 from interloom.train.sft import accumulation, prepare, train, trainer_arguments, write_figures
 from interloom.train.watch import Metrics, Watch, replace_folder
@@ -94,7 +94,7 @@ def run(settings: Settings, stage: StageRun) -> None:
         f"{len(rows)} stories, the longest has {max(len(r['input_ids']) for r in rows)} tokens; "
         f"{loss_share:.0%} of the tokens are learned ({options.masking})"
     )
-    trainer = LikeLengthsSFTTrainer(
+    trainer = UnifiedSFTTrainer(
         lengths=[len(row["input_ids"]) for row in rows],
         batch_size=options.batch_size,
         model=unified.model,

@@ -218,7 +218,7 @@ def train_umm(
 
     train(
         "umm", {"text_model": model.model.text_model}, step_function, schedule, work=work,
-        seed=seed, report=report, on_step=check, mixed=True,
+        seed=seed, report=report, on_step=check, mixed=True, checkpoint_every=100,
     )  # fmt: skip
     aside = out.with_name(out.name + ".part")
     shutil.rmtree(aside, ignore_errors=True)

@@ -52,6 +52,8 @@ DECODER_SCHEDULE = Schedule(
     steps=1000, learning_rate=2e-3, warmup=40, flat=0.5, weight_decay=0.0, average=0.99
 )
 BATCH = 12
+CHECKPOINT_EVERY = 100
+"""Steps; they are slow ones."""
 MADE = 0.35
 """Share of the encoder's pictures that went through the generator's autoencoder."""
 SOFT = 0.25
@@ -208,6 +210,7 @@ def train_vq(
     train(
         "umm-encoder", {"reading": reading, "codebook": codebook},
         Encoding(vq, codebook, autoencoder), first, work=work, seed=seed, report=report,
+        checkpoint_every=CHECKPOINT_EVERY,
     )  # fmt: skip
     with torch.no_grad():
         vq.quantize.embedding.weight.copy_(codebook())
@@ -216,6 +219,7 @@ def train_vq(
     train(
         "umm-decoder", {"drawing": drawing}, Decoding(vq), second, work=work, seed=seed + 1,
         report=lambda step, metrics: report(first.steps + step, metrics),
+        checkpoint_every=CHECKPOINT_EVERY,
     )  # fmt: skip
     vq.requires_grad_(False).eval()
     report(first.steps + second.steps, vq_figures(vq, autoencoder, seed=seed + 7))
