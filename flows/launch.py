@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interloom import dvc_state
-from interloom.cli import find_project
 from interloom.errors import InterloomError
 from interloom.progress import clock
+from interloom.project import find_project
 from interloom.stages import System, all_cells, listed, wanted_stages
 
 if TYPE_CHECKING:

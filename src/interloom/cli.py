@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from interloom.errors import InterloomError
+from interloom.project import find_project
 
 if TYPE_CHECKING:
     from interloom.settings import Settings
@@ -54,15 +55,6 @@ LAZY = {
 """Groups of commands that live elsewhere: name → (module with a typer ``app``, help)."""
 for _name, (_module, _help) in LAZY.items():
     app.add_typer(typer.Typer(), name=_name, help=_help, cls=_lazy(_module))
-
-
-def find_project() -> Path:
-    """The project folder: the nearest one upwards that has ``params.yaml`` and ``dvc.yaml``."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
-            return folder
-    raise InterloomError(f"{here} is in no interloom project (no params.yaml beside a dvc.yaml)")
 
 
 def _enter_project() -> Path:

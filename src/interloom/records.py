@@ -182,3 +182,8 @@ class Trajectory(Record):
     plan: Plan | None
     steps: tuple[StepTrace, ...] = ()
     failure: Failure | None = None
+
+
+def caption_of(step: Step) -> str:
+    """The text that goes to the reader beside a step's picture: ``a_i``, else ``u_i``."""
+    return step.auxiliary_text or step.instruction or ""

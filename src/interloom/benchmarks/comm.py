@@ -23,9 +23,8 @@ from interloom.backends.remote_roles import Form
 from interloom.benchmarks import judging, published
 from interloom.benchmarks.graded import Graded
 from interloom.benchmarks.judging import Asked, ChatJudge
-from interloom.construct.planner_data import caption_of
 from interloom.errors import InterloomError
-from interloom.records import Request, Trajectory
+from interloom.records import Request, Trajectory, caption_of
 
 NAME = "comm"
 PROTOCOL = "comm/plain-means"

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from interloom.cli import find_project
 from interloom.errors import InterloomError
+from interloom.project import find_project
 
 app = typer.Typer(help="Benchmarks: systems, costs, soundness.", no_args_is_help=True)
 Params = Annotated[Path, typer.Option(help="Params file.")]

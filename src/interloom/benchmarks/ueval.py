@@ -17,9 +17,8 @@ from typing import Any, Literal
 from interloom.benchmarks import judging, published
 from interloom.benchmarks.graded import Graded
 from interloom.benchmarks.judging import Asked, ChatJudge
-from interloom.construct.planner_data import caption_of
 from interloom.errors import InterloomError
-from interloom.records import Request, Trajectory
+from interloom.records import Request, Trajectory, caption_of
 
 NAME = "ueval"
 PROTOCOL = "ueval/rubric-mean"

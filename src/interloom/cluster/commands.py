@@ -23,9 +23,9 @@ def preflight(
     ] = None,
 ) -> None:
     """Check manifests, stages, quota, images, secrets, volumes and remote; change nothing."""
-    from interloom.cli import find_project
     from interloom.cluster.preflight import examine
     from interloom.cluster.rendered import OVERLAYS
+    from interloom.project import find_project
     from interloom.settings import load_profile
 
     root = find_project()

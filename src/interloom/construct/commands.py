@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from interloom.cli import find_project
 from interloom.construct.coverage import Coverage
 from interloom.errors import InterloomError
+from interloom.project import find_project
 
 app = typer.Typer(help="Look at the data that was made.", no_args_is_help=True)
 

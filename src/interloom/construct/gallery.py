@@ -18,9 +18,8 @@ from markupsafe import Markup
 
 from interloom import images
 from interloom.construct import store
-from interloom.construct.planner_data import caption_of
 from interloom.errors import InterloomError
-from interloom.records import Attempt, Trajectory
+from interloom.records import Attempt, Trajectory, caption_of
 from interloom.seeding import derive_seed
 
 Outcome = Literal["passed at once", "repaired", "never passed", "unjudged", "text alone", "failed"]

@@ -19,7 +19,6 @@ from typing import Any
 
 from interloom import dialogue
 from interloom.construct.files import Place, read_lines, save_image, write_text
-from interloom.construct.planner_data import caption_of
 from interloom.records import (
     Attempt,
     Critique,
@@ -30,6 +29,7 @@ from interloom.records import (
     Step,
     StepTrace,
     Trajectory,
+    caption_of,
 )
 
 MARKS = re.compile(r"</?(?:gthink|plan|image|info|critic|think)>")

@@ -19,7 +19,7 @@ from interloom.construct import accounts, store
 from interloom.construct.yields import Yield
 from interloom.dialogue import Conversation, Style
 from interloom.errors import InterloomError
-from interloom.records import Plan, Request, Step, StepTrace, Trajectory
+from interloom.records import Plan, Request, Step, StepTrace, Trajectory, caption_of
 from interloom.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -52,11 +52,6 @@ def planner_schema() -> pa.Schema:
             "plan": pa.list_(store.step_type()),
         }
     )
-
-
-def caption_of(step: Step) -> str:
-    """The text that goes to the reader beside a step's picture: ``a_i``, else ``u_i``."""
-    return step.auxiliary_text or step.instruction or ""
 
 
 def _shown(trajectory: Trajectory) -> list[StepTrace]:

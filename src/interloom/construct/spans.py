@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from interloom.construct.gallery import outcome, url_of
-from interloom.construct.planner_data import caption_of
-from interloom.records import Attempt, Failure, Plan, StepTrace, Trajectory
+from interloom.records import Attempt, Failure, Plan, StepTrace, Trajectory, caption_of
 from interloom.tracking import Span
 
 Call = tuple[float, float]

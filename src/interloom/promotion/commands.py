@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from interloom.catalogue import Catalogue, aliases, open_catalogue, shown, versions
-from interloom.cli import find_project
 from interloom.errors import InterloomError
+from interloom.project import find_project
 from interloom.promotion.decisions import Proposal, promote, propose, rollback, settled
 from interloom.promotion.gate import as_text
 from interloom.promotion.ledger import Author, Entry, Ledger, words

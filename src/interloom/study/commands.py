@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interloom.cli import find_project
+from interloom.project import find_project
 
 if TYPE_CHECKING:
     from interloom.settings import Settings

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from interloom.cli import find_project
+from interloom.project import find_project
 
 app = typer.Typer(help="What one wants to know before a long training.", no_args_is_help=True)
 
