@@ -89,7 +89,7 @@ def test_selection_balances_and_splits():
 
 def test_ablation_switches():
     rows = fails_then_passes(10) + [(f"u{i}", (9.0,), (True,)) for i in range(50)]
-    rows += [(f"bad{i}", (1.0,), (True,)) for i in range(10)]
+    rows += [(f"bad{i}", (1.0,), (False,)) for i in range(10)]
     rows += [("lost", (None,), (True,))]
     whole, yields, _ = critic_data.select(steps(*rows), options(filter=False, balance=False), 0)
     assert len(whole) == 80 and yields[0].lost == {"call-failed": 1}

@@ -181,7 +181,7 @@ def fails():
 try:
     together.on_first(fails)
 except InterloomError as error:
-    print("rank", ranks.rank(), error)
+    sys.stdout.write(f"rank {ranks.rank()} {error}\\n")  # in one piece: both write to one pipe
 """
 
 

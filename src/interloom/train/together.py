@@ -6,6 +6,7 @@ are given to do, and nothing else.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -28,6 +29,8 @@ def join() -> None:
     from accelerate import PartialState
 
     PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+    # A process that ends while its threads still wait for others is aborted now and then.
+    atexit.register(torch.distributed.destroy_process_group)
 
 
 def wait_for_all() -> None:
