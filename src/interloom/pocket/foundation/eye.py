@@ -67,7 +67,9 @@ class Eye:
         return to_patches(pixels)
 
     def _drawn(self, pictures: Sequence[Picture], rng: np.random.Generator) -> torch.Tensor:
-        return to_pixels(np.stack([draw_picture(picture, rng) for picture in pictures]))
+        """(N, 3, 96, 96) in [-1, 1]."""
+        arrays = np.stack([draw_picture(picture, rng) for picture in pictures])
+        return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 127.5 - 1
 
     # Pictures are made in full precision, also inside a bfloat16 training step.
     @torch.no_grad()
@@ -94,11 +96,6 @@ class Eye:
             for i, reading in enumerate(read_many(list(arrays))):
                 found += [mixed[i][_tokens(cell)] for cell in reading.unreadable]
         return found
-
-
-def to_pixels(arrays: np.ndarray) -> torch.Tensor:
-    """uint8 (N, 96, 96, 3) to (N, 3, 96, 96) in [-1, 1]."""
-    return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _full_scene(rng: random.Random, background: str) -> Scene:
