@@ -30,7 +30,7 @@ data: install
 	$(BIN)/dvc pull --quiet data.dvc
 
 test: data
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest -m 'not slow' -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: data
 	$(BIN)/pytest -m slow
