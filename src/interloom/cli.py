@@ -128,13 +128,13 @@ def stages(
 ) -> None:
     """List the stages: what each does, reads and writes."""
     from interloom.code import code_of
-    from interloom.stages import ITEM, STAGES, listed, to_dvc
+    from interloom.stages import ITEM, STAGES, to_dvc
 
     root = _enter_project()
     if write:
         import yaml
 
-        content = to_dvc({spec.name: code_of(spec.module) for spec in listed(root)})
+        content = to_dvc({spec.name: code_of(spec.module) for spec in STAGES})
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
         head = "# Written by `interloom stages --write` from src/interloom/stages.py.\n"
         (root / "dvc.yaml").write_text(head + text, encoding="utf-8")

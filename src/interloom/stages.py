@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from interloom.errors import InterloomError
@@ -337,11 +337,6 @@ def wanted_stages(
 
 def _all(spec: StageSpec) -> Iterator[str]:
     yield from spec.products.values()
-
-
-def listed(root: Path) -> list[StageSpec]:
-    """The stages that ``dvc.yaml`` has: the adaptive system's only where its miniature is."""
-    return [spec for spec in STAGES if spec.system == "agents" or (root / UMM["umm"]).exists()]
 
 
 def to_dvc(code: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
