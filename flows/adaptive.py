@@ -14,6 +14,9 @@ STAGES = (
     "validate-adaptive",
     "sft-adaptive",
     "grpo-adaptive",
+    "generate-adaptive",
+    "evaluate-adaptive",
+    "report-adaptive",
 )
 
 

@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from interloom import dvc_state
 from interloom.errors import InterloomError
 from interloom.progress import clock
 from interloom.project import find_project
-from interloom.stages import System, all_cells, wanted_stages
+from interloom.stages import System, all_cells, find_stage, wanted_stages
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -186,7 +186,7 @@ def launch(
         return 1
     if isinstance(result, dict) and "promotion" in result:
         print(f"Registry: {result['promotion']}")
-    for line in _where_to_look(root, took):
+    for line in _where_to_look(root, took, names):
         print(line)
     return 0
 
@@ -200,11 +200,12 @@ def _up_to_date(root: Path, names: list[str]) -> bool:
     return done.returncode == 0 and json.loads(done.stdout) == {}
 
 
-def _where_to_look(root: Path, took: str) -> list[str]:
+def _where_to_look(root: Path, took: str, names: Sequence[str]) -> list[str]:
     lines = [f"Lifecycle finished in {took}."]
-    report = root / "reports" / "index.html"
-    if report.exists():
-        lines.append(f"Open the report: {report.as_uri()}")
+    for spec in map(find_stage, names):
+        page = root / spec.outs.get("report", "") / "index.html"
+        if page.exists():
+            lines.append(f"Open the report: {page.as_uri()}")
     lines.append("See every run and flow: `interloom ui` (MLflow on 5000, Prefect on 4200)")
     return lines
 

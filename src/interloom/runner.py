@@ -122,6 +122,10 @@ class StageRun:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
+    def place(self, name: str) -> Path:
+        """Where the declared output will lie in the project, for people."""
+        return Path(self._spec.products[name])
+
     def progress(self, work: Iterable[Any] | int, description: str) -> Bar:
         """Count work: iterate over the result, or use ``with`` and ``advance(n)``."""
         return Bar(self.name, work, description, shown=ranks.rank() == 0)

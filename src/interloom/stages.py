@@ -80,6 +80,12 @@ UMM = {"umm": "data/umm"}
 ADAPTIVE_DATA = {"adaptive-data": "outputs/adaptive-data"}
 ADAPTIVE_SFT = {"adaptive-sft": "outputs/models/adaptive-sft"}
 ADAPTIVE_VERDICT = {"adaptive-verdict": "outputs/adaptive-validation/result.json"}
+ADAPTIVE_RL = {"adaptive-rl": "outputs/models/adaptive-rl"}
+ADAPTIVE_CURVES = {
+    f"curve-{name}": f"plots/{name}.csv" for name in ("sft-adaptive", "grpo-adaptive")
+}
+ADAPTIVE_ANSWERS = {"answers": "outputs/adaptive-answers"}
+ADAPTIVE_EVALUATION = {"evaluation": "outputs/adaptive-evaluation"}
 ANSWERS = {"answers": "outputs/answers"}
 EVALUATION = {"evaluation": "outputs/evaluation"}
 REPORT = {"report": "reports"}
@@ -242,9 +248,39 @@ STAGES: tuple[StageSpec, ...] = (
         module="interloom.adaptive.grpo",
         sections=("adaptive_data", "grpo_adaptive", "models", "teacher", "unified"),
         deps=ADAPTIVE_DATA | ADAPTIVE_VERDICT | ADAPTIVE_SFT,
-        outs={"adaptive-rl": "outputs/models/adaptive-rl"},
+        outs=ADAPTIVE_RL,
         metrics={"metrics": "metrics/grpo-adaptive.json"},
         plots={"curve": "plots/grpo-adaptive.csv"},
+        system="adaptive",
+    ),
+    StageSpec(
+        name="generate-adaptive",
+        summary="let every adaptive system answer a benchmark",
+        module="interloom.adaptive.systems",
+        sections=("evaluate_adaptive", "unified"),
+        deps=UMM | ADAPTIVE_SFT | ADAPTIVE_RL,
+        outs={"answers": f"outputs/adaptive-answers/{ITEM}"},
+        matrix="evaluate_adaptive.benchmarks",
+        system="adaptive",
+    ),
+    StageSpec(
+        name="evaluate-adaptive",
+        summary="grade what the adaptive systems made",
+        module="interloom.adaptive.evaluate",
+        sections=("evaluate_adaptive", "grading", "teacher"),
+        deps=ADAPTIVE_ANSWERS,
+        outs=ADAPTIVE_EVALUATION,
+        metrics={"metrics": "metrics/evaluate-adaptive.json"},
+        plots={"scores": "plots/evaluate-adaptive.csv"},
+        system="adaptive",
+    ),
+    StageSpec(
+        name="report-adaptive",
+        summary="write the adaptive systems' page with tables, curves and galleries",
+        module="interloom.adaptive.report",
+        sections=("report",),
+        deps=ADAPTIVE_EVALUATION | ADAPTIVE_ANSWERS | ADAPTIVE_VERDICT | ADAPTIVE_CURVES,
+        outs={"report": "reports-adaptive"},
         system="adaptive",
     ),
 )

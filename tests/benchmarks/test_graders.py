@@ -117,7 +117,10 @@ def test_the_trainings_judge_is_refused_unless_it_is_allowed():
 
 def test_estimates_tell_calls_and_costs_before_anything_is_called(tmp_path: Path):
     settings = settings_for(benchmarks=["wise", "rise", "ueval"], items=12)
-    guessed = {one.benchmark: one for one in estimates(settings, tmp_path)}
+    guessed = {
+        one.benchmark: one
+        for one in estimates(settings, tmp_path, settings.evaluate, settings.evaluate.systems)
+    }
     assert guessed["wise"].calls == 12 * 2
     # Three axes of eight items, two of the logical ones.
     assert guessed["rise"].calls == (9 * 3 + 3 * 2) * 2
@@ -127,7 +130,10 @@ def test_estimates_tell_calls_and_costs_before_anything_is_called(tmp_path: Path
     ledger.add("openai", MODEL, "evaluate", calls=12, failures=2, usd=5.0)
     ledger.add("openai", MODEL, "trajectories", calls=1, usd=100.0)
     ledger.close()
-    known = {one.benchmark: one for one in estimates(settings, tmp_path)}
+    known = {
+        one.benchmark: one
+        for one in estimates(settings, tmp_path, settings.evaluate, settings.evaluate.systems)
+    }
     assert known["wise"].usd == pytest.approx(24 * 0.5), "what such calls have cost so far"
     lines = summary(list(known.values()))
     assert lines[-1].startswith("altogether") and len(lines) == 4
@@ -136,7 +142,10 @@ def test_estimates_tell_calls_and_costs_before_anything_is_called(tmp_path: Path
 
 def test_the_exact_judge_costs_nothing_and_knows_its_own_world_alone(tmp_path: Path):
     settings = settings_for("pocket", "pocket-verifier-2")
-    assert {one.calls for one in estimates(settings, tmp_path)} == {0}
+    assert {
+        one.calls
+        for one in estimates(settings, tmp_path, settings.evaluate, settings.evaluate.systems)
+    } == {0}
     (tmp_path / "wise.json").write_text(json.dumps([
         {"Prompt": "a", "Explanation": "b", "Category": "c", "Subcategory": "d", "prompt_id": n}
         for n in range(1, 1001, 50)
@@ -175,7 +184,7 @@ def test_the_real_geneval_is_read_and_judged_by_model_or_detector(tmp_path: Path
 def test_a_model_without_a_price_is_refused(tmp_path: Path):
     settings = settings_for(model="unknown")
     with pytest.raises(InterloomError, match=r"remote\.openai\.prices: no price for unknown"):
-        estimates(settings, tmp_path)
+        estimates(settings, tmp_path, settings.evaluate, settings.evaluate.systems)
 
 
 def test_all_tasks_are_there_in_a_part_of_a_benchmark():

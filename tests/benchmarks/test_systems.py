@@ -23,8 +23,9 @@ from model_server import (
 
 from interloom import loop
 from interloom.backends.transformers import ChatModel
-from interloom.benchmarks.answers import Players, run_figures
-from interloom.benchmarks.generate import is_known
+from interloom.benchmarks.answers import Players
+from interloom.benchmarks.cells import is_known
+from interloom.benchmarks.filled import run_figures
 from interloom.benchmarks.parts import AGENTS, described, identity, parts_of, writes_text
 from interloom.benchmarks.systems import loader
 from interloom.cache import CallCache

@@ -32,12 +32,14 @@ def verdict(seen: Scene, goal: Goal = GOAL):
 
 def test_an_evaluation_says_what_is_seen_and_is_scored():
     fine = analysis.evaluate(WANTED, GOAL, verdict(FULL))
-    assert fine.reasoning == "top left: red sun, yes; center: blue cup, yes"
+    assert fine.reasoning == (
+        "top left: red sun, shows red sun, yes; center: blue cup, shows blue cup, yes"
+    )
     assert (fine.instruction, fine.consistency, fine.quality, fine.knowledge) == (5, 5, 5, 5)
     bad = analysis.evaluate(WANTED, GOAL, verdict(Scene.of({0: SUN, 8: FISH}, "night")))
     assert bad.reasoning == (
-        "top left: red sun, yes; center: blue cup, no nothing; "
-        "bottom right: nothing, no green fish; background: day, no night"
+        "top left: red sun, shows red sun, yes; center: blue cup, shows nothing, no; "
+        "bottom right: nothing, shows green fish, no; background: day, shows night, no"
     )
     assert bad.instruction < 5 and bad.consistency < 5
 
@@ -45,7 +47,7 @@ def test_an_evaluation_says_what_is_seen_and_is_scored():
 def test_what_is_asked_is_told_in_the_order_in_which_it_was_said():
     text = "a blue cup at the center, a red sun at the top left"
     told = analysis.evaluate(text, parse(text), verdict(FULL, parse(text)))
-    assert told.reasoning.startswith("center: blue cup, yes; top left")
+    assert told.reasoning.startswith("center: blue cup, shows blue cup, yes; top left")
 
 
 @pytest.mark.parametrize(

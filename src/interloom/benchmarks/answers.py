@@ -9,17 +9,14 @@ from pathlib import Path
 
 from interloom import cast, loop
 from interloom.backends.remote import Remotes
+from interloom.benchmarks.filled import FIGURES, TRAJECTORIES, run_figures
 from interloom.benchmarks.systems import System, loader
 from interloom.cache import CallCache
 from interloom.construct import store
-from interloom.records import Request, Trajectory
+from interloom.records import Request
 from interloom.roles import Generator
 from interloom.runner import StageRun
 from interloom.settings import GeneratorSettings, Settings
-
-FIGURES = "run.json"
-"""How a cell's answers came about; written last."""
-TRAJECTORIES = "trajectories"
 
 
 class Players:
@@ -79,18 +76,3 @@ def fill(
     store.write_shards(trajectories, folder / TRAJECTORIES, shard_rows=500, about={})
     figures = run_figures(trajectories, time.monotonic() - started)
     (folder / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
-
-
-def run_figures(trajectories: Sequence[Trajectory], seconds: float) -> dict[str, float]:
-    """How the answers came about, per request."""
-    count = len(trajectories)
-    attempts = [a for t in trajectories for trace in t.steps for a in trace.attempts]
-    images = sum(attempt.image is not None for attempt in attempts)
-    return {
-        "requests": float(count),
-        "images_per_request": images / count,
-        "steps_per_request": sum(len(t.steps) for t in trajectories) / count,
-        "without_plan": sum(t.plan is None for t in trajectories) / count,
-        "failed_calls": float(sum(attempt.failure is not None for attempt in attempts)),
-        "seconds": seconds,
-    }

@@ -40,8 +40,9 @@ def estimate(params: Params = Path("params.yaml")) -> None:
 
     root = find_project()
     settings = load_settings(root / params)
+    asked = settings.evaluate
     typer.echo(f"judge: {settings.grading.backend} {settings.grading.model}")
-    typer.echo("\n".join(summary(estimates(settings, root))))
+    typer.echo("\n".join(summary(estimates(settings, root, asked, asked.systems))))
     typer.echo("At most: what was answered before is kept, and costs nothing again.")
 
 

@@ -35,7 +35,7 @@ from interloom.benchmarks.judging import ChatJudge
 from interloom.construct import store
 from interloom.errors import InterloomError
 from interloom.records import Request, Trajectory
-from interloom.settings import BenchmarkName, EvaluateSettings, GradingSettings
+from interloom.settings import AskedSettings, BenchmarkName, GradingSettings
 
 
 class Pocket(Protocol):
@@ -175,7 +175,7 @@ class Edition:
 
 def open_edition(
     name: BenchmarkName | str,
-    options: EvaluateSettings,
+    options: AskedSettings,
     seed: int,
     wise_protocol: wise.Protocol = "legacy",
 ) -> Edition:

@@ -21,7 +21,7 @@ from interloom.benchmarks.editions import Edition, Grader
 from interloom.benchmarks.graded import Graded
 from interloom.benchmarks.statistics import Estimate
 from interloom.runner import StageRun
-from interloom.settings import Settings
+from interloom.settings import AskedSettings, Settings
 
 
 @dataclass(frozen=True)
@@ -36,27 +36,34 @@ class Cell:
 
 def run(settings: Settings, stage: StageRun) -> None:
     """Body of the stage."""
+    grade(settings, settings.evaluate, settings.evaluate.systems, stage)
+
+
+def grade(
+    settings: Settings, options: AskedSettings, systems: Sequence[str], stage: StageRun
+) -> None:
+    """Grade all cells that a section asks for, and write the stage's outputs."""
     remotes = cast.remotes(settings.remote, stage)
-    editions = list(graders.editions_of(settings))
+    editions = list(graders.editions_of(options, settings))
     grader = graders.open_grader(settings, remotes, editions)
     if grader.chat is not None:
-        for line in graders.summary(graders.estimates(settings, Path.cwd())):
+        for line in graders.summary(graders.estimates(settings, Path.cwd(), options, systems)):
             stage.log(f"at most {line}")
     cells: list[Cell] = []
     out = stage.out("evaluation")
     out.mkdir(parents=True)
-    bar = stage.progress(len(editions) * len(settings.evaluate.systems), "grading")
+    bar = stage.progress(len(editions) * len(systems), "grading")
     with bar:
         for edition in editions:
             evidence.write_requests(edition.requests, out / edition.name)
-            for system in settings.evaluate.systems:
+            for system in systems:
                 cells.append(grade_cell(edition, system, grader, stage))
                 folder = out / edition.name / system
                 folder.mkdir()
                 cells[-1].graded.save(folder / "graded.json")
                 bar.advance()
     same = graders.is_training_judge(settings.grading, settings.teacher)
-    write_outputs(cells, stage, settings, training_judge=same)
+    write_outputs(cells, stage, settings, options, training_judge=same)
 
 
 def grade_cell(edition: Edition, system: str, grader: Grader, stage: StageRun) -> Cell:
@@ -105,7 +112,12 @@ def differences(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
 
 def write_outputs(
-    cells: Sequence[Cell], stage: StageRun, settings: Settings, *, training_judge: bool
+    cells: Sequence[Cell],
+    stage: StageRun,
+    settings: Settings,
+    options: AskedSettings,
+    *,
+    training_judge: bool,
 ) -> None:
     """Summary, metrics, plot and tables of the stage."""
     summary = {
@@ -120,7 +132,7 @@ def write_outputs(
                 "protocol": cell.graded.protocol,
                 "judge": cell.graded.judge,
                 "data": cell.graded.data,
-                "source": {**settings.evaluate.data}.get(cell.benchmark, "pocket edition"),
+                "source": {**options.data}.get(cell.benchmark, "pocket edition"),
                 "overall": asdict(cell.graded.overall),
                 "parts": cell.graded.parts,
                 "unjudged": cell.graded.unjudged,

@@ -11,7 +11,7 @@ from interloom.backends.ledger import LEDGER, Ledger
 from interloom.backends.remote import Remotes
 from interloom.benchmarks.editions import Edition, Grader, open_edition
 from interloom.errors import InterloomError
-from interloom.settings import GradingSettings, Settings, TeacherSettings
+from interloom.settings import AskedSettings, GradingSettings, Settings, TeacherSettings
 
 GUESSED_INPUT, GUESSED_OUTPUT = 2500, 400
 """Tokens of a judge call, pictures and thinking included, while none has been made."""
@@ -75,7 +75,9 @@ class Estimate:
         )
 
 
-def estimates(settings: Settings, root: Path) -> list[Estimate]:
+def estimates(
+    settings: Settings, root: Path, options: AskedSettings, systems: Sequence[str]
+) -> list[Estimate]:
     """One estimate per benchmark; nothing is called.
 
     A call is taken to cost what the calls of this stage and model have cost on average so far, and
@@ -84,23 +86,19 @@ def estimates(settings: Settings, root: Path) -> list[Estimate]:
     check_judges(settings.grading, settings.teacher)
     usd, minutes = _of_one_call(settings, root)
     found = []
-    for edition in editions_of(settings):
+    for edition in editions_of(options, settings):
         free = settings.grading.backend == "pocket" or (
             edition.detectable and bool(settings.grading.detector)
         )
-        calls = 0 if free else edition.calls() * len(settings.evaluate.systems)
-        found.append(
-            Estimate(
-                edition.name, len(settings.evaluate.systems), calls, calls * usd, calls * minutes
-            )
-        )
+        calls = 0 if free else edition.calls() * len(systems)
+        found.append(Estimate(edition.name, len(systems), calls, calls * usd, calls * minutes))
     return found
 
 
-def editions_of(settings: Settings) -> Iterator[Edition]:
-    """All benchmarks that the ``evaluate`` section names."""
-    for name in settings.evaluate.benchmarks:
-        yield open_edition(name, settings.evaluate, settings.seed, settings.grading.wise_protocol)
+def editions_of(options: AskedSettings, settings: Settings) -> Iterator[Edition]:
+    """All benchmarks that a section names."""
+    for name in options.benchmarks:
+        yield open_edition(name, options, settings.seed, settings.grading.wise_protocol)
 
 
 def _of_one_call(settings: Settings, root: Path) -> tuple[float, float]:

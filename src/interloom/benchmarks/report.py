@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,35 @@ from interloom.settings import Settings
 
 def run(settings: Settings, stage: StageRun) -> None:
     """Body of the stage."""
+    example = next(store.read_trajectories(stage.dep("trajectories")), None)
+    title = "<h3>A training trajectory</h3>"
+    shown = (
+        title + gallery.sequence(example, f"{example.request.id}, by the teacher")
+        if example
+        else ""
+    )
+    write(settings, stage, CURVES, stage.dep("validation"), shown)
+
+
+def write(
+    settings: Settings,
+    stage: StageRun,
+    drawn: Mapping[str, Sequence[str]],
+    validation: Path,
+    example: str = "",
+) -> None:
+    """The report of one system's stages.
+
+    Args:
+        drawn: per training stage the metrics that are drawn.
+        validation: the verdict on its data.
+        example: HTML that stands at the end.
+    """
     evaluation = stage.dep("evaluation")
     summary = json.loads((evaluation / "summary.json").read_text(encoding="utf-8"))
-    curves = {name: read_curve(stage.dep(f"curve-{name}")) for name in CURVES}
-    verdict = json.loads(stage.dep("validation").read_text(encoding="utf-8"))
-    example = next(store.read_trajectories(stage.dep("trajectories")), None)
+    paths = {name: stage.dep(f"curve-{name}") for name in drawn}
+    curves = {name: read_curve(path) for name, path in paths.items()}
+    verdict = json.loads(validation.read_text(encoding="utf-8"))
     shown = settings.report.gallery_items
     out = stage.out("report")
     (out / "plots").mkdir(parents=True)
@@ -38,20 +62,17 @@ def run(settings: Settings, stage: StageRun) -> None:
             page.differences_section(summary),
             page.parts_section(summary),
             page.run_section(summary),
-            page.curves_section(curves),
+            page.curves_section(curves, drawn),
             page.data_section(verdict),
             page.gallery_section(evaluation, stage.dep("answers"), summary, shown),
-            ""
-            if example is None
-            else "<h3>A training trajectory</h3>"
-            + gallery.sequence(example, f"{example.request.id}, by the teacher"),
+            example,
         ]
     )
     (out / "index.html").write_text(page.document(body), encoding="utf-8")
     (out / "report.md").write_text(markdown(summary), encoding="utf-8")
-    write_plots(out / "plots", summary, {name: stage.dep(f"curve-{name}") for name in CURVES})
+    write_plots(out / "plots", summary, paths)
     stage.artifact(out / "index.html", "report")
-    stage.log(f"open {Path('reports') / 'index.html'}")
+    stage.log(f"open {stage.place('report') / 'index.html'}")
 
 
 def read_curve(path: Path) -> Curve:

@@ -42,20 +42,22 @@ def _seen(verdict: Verdict, cell: int) -> str:
 
 
 def evaluate(text: str, goal: Goal, verdict: Verdict) -> Evaluation:
-    """E: each cell that was asked for or damaged, what it should hold, and whether it does.
+    """E: each cell that was asked for or damaged, what it should hold, what it shows, and whether
+    that is right.
 
-    "the center: red sun, yes; the top left: nothing, no blue cup".
+    "center: red sun, shows red sun, yes; top left: nothing, shows blue cup, no". What is seen comes
+    before the verdict, so that who writes from left to right looks first and compares then.
     """
     asked = _asked(text, goal, verdict)
     said = []
     for cell in (*asked, *verdict.damaged):
         wanted, seen = _name(verdict.expected.cells[cell]), _seen(verdict, cell)
         right = wanted == seen
-        said.append(f"{POSITIONS[cell]}: {wanted}, {'yes' if right else f'no {seen}'}")
+        said.append(f"{POSITIONS[cell]}: {wanted}, shows {seen}, {'yes' if right else 'no'}")
     start, sky = goal.before or Scene(), verdict.expected.background
     if sky != start.background or verdict.background_wrong:
         seen = verdict.reading.background
-        said.append(f"background: {sky}, {'yes' if sky == seen else f'no {seen}'}")
+        said.append(f"background: {sky}, shows {seen}, {'yes' if sky == seen else 'no'}")
     if verdict.craft < 4:
         said.append("badly made")
     return Evaluation(
