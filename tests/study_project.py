@@ -14,7 +14,7 @@ def make(folder: Path) -> Path:
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(REPOSITORY / name, folder)
     (folder / "src").symlink_to(REPOSITORY / "src")
-    for name in ("vlm", "generator", "generator-weak"):
+    for name in ("vlm", "generator", "generator-weak", "umm"):
         model = folder / "data" / name
         model.mkdir(parents=True)
         (model / "weights").write_text(name)

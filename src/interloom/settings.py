@@ -320,6 +320,10 @@ class AdaptiveSftSettings(SftSettings):
 
     masking: Literal["selective", "full"]
     """``full`` learns failed pictures too: what selective masking is compared with."""
+    modes: Annotated[
+        list[Literal["direct", "reflection", "multi_step"]], Field(min_length=1, max_length=3)
+    ]
+    """Stories of these modes are learned; fewer are ablations. Held-out requests are of all."""
 
 
 class PlannerSftSettings(SftSettings):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,51 @@ def test_the_stage_rolls_out_judges_and_trains(project: Project):
     assert len(trained.stream.text("<step_1>")) == 1
     curve = project["plots/grpo-adaptive.csv"].read_text()
     assert "reward" in curve
+
+
+def curve(path: Path) -> dict[tuple[str, str, str], float]:
+    """The figures of a training that do not depend on the clock."""
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    return {
+        (row["step"], row["split"], row["metric"]): float(row["value"])
+        for row in rows
+        if row["split"] == "held out" or row["metric"] in ("reward", "loss", "grad_norm")
+    }
+
+
+def test_a_killed_training_continues_and_ends_the_same(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+):
+    options = project.settings.grpo_adaptive.model_copy(update={"evaluations": 2})
+    settings = project.settings.model_copy(update={"grpo_adaptive": options})
+    project = Project(project.root, settings)
+    killed = Project(project.root.with_name("other"), settings)
+    shutil.copytree(project.root, killed.root)
+    project.run("grpo-adaptive")
+    real, seen = grpo.measure.figures, []
+
+    def dying(found):
+        seen.append(found)
+        if len(seen) == 3:  # before the first step, after it, after the second
+            raise KeyboardInterrupt
+        return real(found)
+
+    monkeypatch.setattr(grpo.measure, "figures", dying)
+    with pytest.raises(KeyboardInterrupt):
+        killed.run("grpo-adaptive")
+    assert not killed["outputs/models/adaptive-rl"].exists()
+    monkeypatch.setattr(grpo.measure, "figures", real)
+    killed.run("grpo-adaptive")
+    ours, theirs = (curve(one["plots/grpo-adaptive.csv"]) for one in (killed, project))
+    assert ours.keys() == theirs.keys() and ("2", "train", "reward") in ours
+    assert all(ours[key] == pytest.approx(theirs[key], abs=1e-4) for key in ours)
+    ours, theirs = (
+        UnifiedModel.from_pretrained(one["outputs/models/adaptive-rl"]).model.state_dict()
+        for one in (killed, project)
+    )
+    apart = {name: (ours[name] - theirs[name]).abs().max().item() for name in ours}
+    assert max(apart.values()) < 1e-5, max(apart.items(), key=lambda item: item[1])
 
 
 def test_too_few_requests_are_said_at_once(project: Project):

@@ -21,7 +21,7 @@ from interloom.adaptive import files, measure
 from interloom.adaptive.data import thresholds
 from interloom.adaptive.judging import judge
 from interloom.adaptive.reasoner import AdaptiveReasoner, Told
-from interloom.adaptive.rewards import Judged, Rewards, Weights, trajectory_rewards
+from interloom.adaptive.rewards import Bonus, Judged, Rewards, Weights, trajectory_rewards
 from interloom.adaptive.sft import export, in_evaluation_mode, save
 from interloom.adaptive.story import Prompt
 from interloom.adaptive.trainers import UnifiedGRPOTrainer
@@ -160,6 +160,24 @@ def gathered_rewards(
     return Rewards(everyone.total[mine], everyone.bonus[mine], everyone.final[mine])
 
 
+def paid(judged: Sequence[Judged], bonus: Bonus) -> float:
+    """The mean bonus of trajectories that are alone in their groups, if one picture is the fewest
+    that anybody took: with R_total, what the training is for.
+
+    >>> good = Judged(None, True, 2, success=True)
+    >>> paid([good, Judged(None, True, 1)], "gated"), paid([good], "none")
+    (0.25, 0.0)
+    """
+    if bonus == "none":
+        return 0.0
+    shares = [
+        1 / one.images if one.images and (one.success or bonus == "paper") else 0.0
+        for one in judged
+        if not one.unjudged
+    ]
+    return sum(shares) / max(1, len(shares))
+
+
 def grpo_config(settings: Settings, stage: StageRun) -> GRPOConfig:
     """TRL's settings from ours."""
     options = settings.grpo_adaptive
@@ -239,12 +257,13 @@ def run(settings: Settings, stage: StageRun) -> None:
         if not known:
             raise InterloomError("grpo-adaptive: the analyzer failed on every held-out request")
         figures = measure.figures(measure.outcomes(told, analyzer, reward.accepted))
-        return {"reward": sum(known) / len(known), **figures}
+        mean = sum(known) / len(known)
+        return {"objective": mean + paid(judged, options.bonus), "reward": mean, **figures}
 
     watch = Watch(
         stage,
         evaluate=evaluate,
-        select="reward",
+        select="objective",
         evaluations=options.evaluations,
         save=lambda folder: save(trainer, unified, folder),
         at_start=True,

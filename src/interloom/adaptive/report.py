@@ -8,7 +8,7 @@ from interloom.settings import Settings
 
 CURVES = {
     "sft-adaptive": ("success", "first_success", "self_accuracy", "valid", "loss"),
-    "grpo-adaptive": ("success", "reward", "rewards/trajectory/mean", "valid"),
+    "grpo-adaptive": ("success", "reward", "objective", "images", "valid"),
 }
 """Per training stage the metrics that are drawn."""
 

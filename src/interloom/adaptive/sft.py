@@ -88,7 +88,10 @@ def run(settings: Settings, stage: StageRun) -> None:
     learned, kept = split_held_out([story.prompt.id for story in stories], options.held_out)
     if not kept:
         raise InterloomError("sft-adaptive: too few stories to keep any from training")
-    rows = samples([stories[i] for i in learned], unified, options)
+    chosen = [story for i in learned if (story := stories[i]).mode in options.modes]
+    if not chosen:
+        raise InterloomError(f"sft-adaptive: no story of {', '.join(options.modes)}")
+    rows = samples(chosen, unified, options)
     loss_share = _learned_share(rows)
     stage.log(
         f"{len(rows)} stories, the longest has {max(len(r['input_ids']) for r in rows)} tokens; "

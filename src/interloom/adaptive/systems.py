@@ -58,8 +58,7 @@ class Reasoners:
     def __init__(self, settings: Settings, folders: Mapping[str, Path], stage: StageRun) -> None:
         self.settings, self.stage = settings, stage
         self.options = settings.evaluate_adaptive
-        self.folders = dict(folders)
-        self.folders["umm"] = base_model(settings, self.folders["umm"])
+        self.folders = folders
 
     def identity(self, name: str) -> dict[str, Any]:
         """All that decides what a system answers to given questions, as plain values."""
@@ -115,6 +114,7 @@ class Reasoners:
 def run(settings: Settings, stage: StageRun) -> None:
     """Body of the stage."""
     folders = {name: stage.dep(name) for name in MODELS}
+    folders["umm"] = base_model(settings, folders["umm"])  # may be a hub's name
     options = settings.evaluate_adaptive
     reasoners = Reasoners(settings, folders, stage)
     cells.answer(options, options.systems, reasoners, stage, seed=settings.seed)

@@ -103,6 +103,14 @@ def markdown(summary: Mapping[str, Any]) -> str:
             for by_system in cells.values()
         ]
         lines.append(f"| {system} | " + " | ".join(values) + " |")
+    lines += ["", "Pictures of a request:", "", "| system | " + " | ".join(cells) + " |"]
+    lines.append("|---|" + "---|" * len(cells))
+    for system in summary["systems"]:
+        taken = [
+            f"{by_system[system]['run']['images_per_request']:.2f}" if system in by_system else ""
+            for by_system in cells.values()
+        ]
+        lines.append(f"| {system} | " + " | ".join(taken) + " |")
     lines += ["", "| benchmark | step | difference |", "|---|---|---|"]
     for entry in summary["differences"]:
         step = f"{entry['from']} → {entry['to']}"

@@ -80,8 +80,76 @@ def critic_rl(
         f"{len(made.lab.tasks)} tasks, {spent / 60:.0f} CPU minutes."
     )
     files = report.write("critic-rl", head, found.claims, found.comparisons, to)
-    _record(settings, root, found, files, seeds=seeds, items=items, cases=cases)
+    _record("critic-rl", settings, root, found, files, seeds=seeds, items=items, cases=cases)
     typer.echo((to / "critic-rl.md").read_text(encoding="utf-8"))
+
+
+@app.command()
+def adaptive(
+    seeds: Annotated[int, typer.Option(help="Trainings of everything.", min=1)] = 5,
+    only: Annotated[
+        list[str] | None, typer.Option("--variant", help="Only these beside SFT on all modes.")
+    ] = None,
+    items: Annotated[int, typer.Option(help="Items per benchmark and seed.", min=8)] = 96,
+    cases: Annotated[
+        int, typer.Option(help="Scenes, and chains of orders, of each complexity.", min=1)
+    ] = 16,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE for all trainings.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Tasks at a time, one thread each.", min=1)] = 2,
+    out: Annotated[Path, typer.Option(help="Folder of the trainings.")] = Path("studies/adaptive"),
+    to: Annotated[Path, typer.Option(help="Folder of tables and plots.")] = Path("docs/studies"),
+) -> None:
+    """What does each mode buy, and what does the price on pictures do (SAIR's tables)?
+
+    Killed, it goes on where it was.
+    """
+    from interloom.errors import InterloomError
+    from interloom.settings import load_settings
+    from interloom.study import adaptive as study
+    from interloom.study import adaptive_claims, report
+    from interloom.study.tasks import cost
+
+    root = find_project()
+    os.chdir(root)
+    settings = load_settings()
+    names = {one.name: one for one in study.variants(settings.grpo_adaptive.bonus)}
+    chosen = ["sft", *only] if only is not None else list(names)
+    _known("variant", chosen, list(names))
+    if not (root / "data/umm").exists():
+        raise InterloomError("data/umm is not there: run `dvc pull data.dvc`")
+    plan = study.Plan(
+        seeds=tuple(range(1, seeds + 1)),
+        variants=tuple(names[name] for name in dict.fromkeys(chosen)),
+        items=items,
+        cases=cases,
+        changes=tuple(changes or ()),
+    )
+    made = study.Study(root, out, plan)
+    made.run(jobs, typer.echo)
+    found = adaptive_claims.findings(made)
+    spent = sum(cost(folder)["cpu_seconds"] for folder in made.lab.tasks)
+    said = "".join(f" --variant {name}" for name in only or ())
+    said += "".join(f" --set {change}" for change in changes or ())
+    head = (
+        f"`interloom study adaptive --seeds {seeds} --items {items} --cases {cases}{said}`: "
+        f"{seeds} "
+        "seeds, each with its own data, models and held-out items; scores are 0-100; differences "
+        "are paired by item, their intervals from a bootstrap over seeds and items. Bold: the "
+        "interval excludes zero. Judge and truth: the pocket world's verifier. "
+        f"{len(made.lab.tasks)} tasks, {spent / 60:.0f} CPU minutes."
+    )
+    files = report.write("adaptive", head, found.claims, found.comparisons, to)
+    modes = to / "adaptive-modes.png"
+    adaptive_claims.plot_modes(made, modes)
+    shown = f"\n![Modes by complexity]({modes.name})\n"
+    with (to / "adaptive.md").open("a", encoding="utf-8") as page:
+        page.write(adaptive_claims.tables(made) + shown)
+    _record(
+        "adaptive", settings, root, found, [*files, modes], seeds=seeds, items=items, cases=cases
+    )
+    typer.echo((to / "adaptive.md").read_text(encoding="utf-8"))
 
 
 def _known(kind: str, asked: Sequence[str], names: Sequence[str]) -> None:
@@ -93,7 +161,12 @@ def _known(kind: str, asked: Sequence[str], names: Sequence[str]) -> None:
 
 
 def _record(
-    settings: Settings, root: Path, found: Findings, files: Sequence[Path], **sizes: int
+    name: str,
+    settings: Settings,
+    root: Path,
+    found: Findings,
+    files: Sequence[Path],
+    **sizes: int,
 ) -> None:
     """The study as one MLflow run."""
     from interloom.tracking import open_recorder
@@ -103,7 +176,7 @@ def _record(
     recorder = open_recorder(
         root,
         settings.tracking,
-        stage="study-critic-rl",
+        stage=f"study-{name}",
         summary="compare trainings over seeds and variants",
         params=sizes,
         inputs=(),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -180,6 +180,20 @@ class Lab:
                 tuple(task.folder for task in before),
             )
         )
+
+    def after(
+        self,
+        name: str,
+        kind: str,
+        work: Callable[[Path], None],
+        needs: Sequence[Task],
+        modules: Sequence[str],
+        *parts: object,
+    ) -> Task:
+        """A task of a study's own, found by its needs, the code of ``modules`` and ``parts``."""
+        before = [task.folder for task in needs]
+        key = _key(list(parts), [one.name for one in before], [self._code(one) for one in modules])
+        return self._add(Task(name, self.out / kind / key, work, tuple(before)))
 
     def _add(self, task: Task) -> Task:
         return self.tasks.setdefault(task.folder, task)
