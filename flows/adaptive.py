@@ -17,6 +17,7 @@ STAGES = (
     "generate-adaptive",
     "evaluate-adaptive",
     "report-adaptive",
+    "register-adaptive",
 )
 
 

@@ -123,6 +123,29 @@ def _estimate(stage: str, params: Path) -> None:
 
 
 @app.command()
+def review(
+    by: Annotated[str, typer.Option(help="Who decides; a story wants two people.")],
+    stories: Annotated[Path, typer.Option(help="What is looked at.")] = Path(
+        "outputs/adaptive-data/stories.parquet"
+    ),
+    to: Annotated[Path, typer.Option(help="File that decisions are appended to.")] = Path(
+        "reviews/adaptive.jsonl"
+    ),
+    port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 8020,
+) -> None:
+    """A page on which the adaptive system's stories are accepted or rejected, one by one."""
+    import uvicorn
+
+    from interloom.adaptive.files import read_stories
+    from interloom.adaptive.review_page import make_app
+
+    _enter_project()
+    page = make_app(list(read_stories(stories)), to, by)
+    typer.echo(f"Open http://127.0.0.1:{port} (Ctrl-C ends it); decisions go to {to}")
+    uvicorn.run(page, host="127.0.0.1", port=port, log_level="warning")
+
+
+@app.command()
 def stages(
     write: Annotated[bool, typer.Option("--write", help="Write dvc.yaml anew.")] = False,
 ) -> None:

@@ -22,6 +22,7 @@ MACHINERY = frozenset(
 )
 """Modules of the package that run stages, record them and talk to the user."""
 TEXTS = {
+    "interloom.adaptive.review_page": "adaptive/pages",
     "interloom.benchmarks.geneval": "benchmarks/geneval_prompts",
     "interloom.benchmarks.judging": "benchmarks/judge_texts",
     "interloom.construct.gallery": "construct/pages",

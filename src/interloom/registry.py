@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from interloom.digests import digest
 from interloom.errors import InterloomError
 from interloom.provenance import provenance, versions
 from interloom.runner import StageRun
-from interloom.settings import RegistrationSettings, Settings, load_settings
+from interloom.settings import Settings, load_settings
 from interloom.tracking import tracking_uri
 
 CODE = Path(__file__).parent / "registered"
@@ -33,9 +33,6 @@ REQUIREMENTS = (
     "accelerate", "diffusers", "mlflow", "numpy", "pandas", "pillow", "pydantic", "pyyaml", "torch",
     "transformers",
 )  # fmt: skip
-TRAINED = ("planner-sft", "critic-rl")
-DATASETS = ("planner-data", "critic-data")
-DATA = (*DATASETS, "evaluation")
 CHALLENGER, CHAMPION = "challenger", "champion"
 
 
@@ -49,25 +46,37 @@ class Part:
     example: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What a stage registers; the last of the ``parts`` is what is evaluated, served and promoted.
+
+    ``trained`` and ``datasets`` are dependencies of the stage; ``about`` heads the model card, and
+    ``based_on`` says which models it was made of.
+    """
+
+    parts: list[Part]
+    config: Mapping[str, Any]
+    system: str
+    trained: Sequence[str]
+    datasets: Sequence[str]
+    about: str
+    based_on: str
+    threads: int
+
+
 def run(settings: Settings, stage: StageRun) -> None:
     """Body of the stage."""
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
     names, models = settings.registration, settings.models
     planner, critic = stage.dep("planner-sft"), stage.dep("critic-rl")
     folders = {"planner": planner, "critic": critic}
     generator = models.generator_named(settings.evaluate.generator)
     if Path(generator.model).is_dir():
         folders["generator"] = Path(generator.model)
-    for folder in folders.values():
-        refuse_pickles(folder)
     parts = [
         Part(names.planner_name, "planner", {"planner": planner}, request_example()),
         Part(names.critic_name, "critic", {"critic": critic}, critic_example()),
         Part(names.model_name, "pipeline", folders, request_example()),
     ]
-    tags = tags_of(stage) | training_runs(stage)
-    card = model_card(settings, stage, tags)
     config = {
         "dialogue": models.dialogue,
         "dtype": models.vlm_dtype,
@@ -79,25 +88,53 @@ def run(settings: Settings, stage: StageRun) -> None:
         "generator": generator.model_dump(mode="json"),
         "remote": settings.remote.model_dump(mode="json"),
     }
+    entry = Entry(
+        parts=parts,
+        config=config,
+        system=evidence.PIPELINE,
+        trained=("planner-sft", "critic-rl"),
+        datasets=("planner-data", "critic-data"),
+        about="# interloom: planner, critic and pipeline\n\nInterleaved text-and-image sequences: "
+        "a planner writes all steps, a frozen generator draws, a critic judges every picture and "
+        "rewrites the prompt until the step passes.",
+        based_on=f"base model `{models.vlm}`, generator `{generator.model}`",
+        threads=settings.evaluate.threads,
+    )
+    register(entry, settings, stage)
+
+
+def register(entry: Entry, settings: Settings, stage: StageRun) -> None:
+    """Write the models, put them into the registry, and make the last one the challenger.
+
+    Raises:
+        InterloomError: a model folder has a pickle in it.
+    """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    parts, main = entry.parts, entry.parts[-1].name
+    for folder in {path for part in parts for path in part.artifacts.values()}:
+        refuse_pickles(folder)
+    tags = tags_of(entry, stage) | training_runs(entry, stage)
+    card = model_card(entry, settings, stage, tags)
     origin = stage.work / "lineage"
     if not origin.exists():
-        datasets = [stage.dep(name) for name in DATASETS]
+        datasets = [stage.dep(name) for name in entry.datasets]
         lineage.record(Path.cwd(), origin, read=list(stage.deps.values()), datasets=datasets)
     for part in stage.progress(parts, "writing models"):
-        write_model(part, config, card, origin, stage.work / part.name)
-    write_evidence(settings, stage, stage.work / names.model_name)
+        write_model(part, entry.config, card, origin, stage.work / part.name)
+    write_evidence(entry, settings, stage, stage.work / main)
     versions_made: dict[str, str] = {}
     run_id = stage.run_id
     if run_id is None:
         stage.log("tracking is off: the models are written, but there is no registry to enter")
     else:
-        versions_made = enter(parts, stage.work, run_id, names, card, tags)
+        versions_made = enter(parts, stage.work, run_id, card, tags)
     record = {"run_id": run_id, "versions": versions_made}
     stage.out("registration").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     for name, version in versions_made.items():
         stage.log(f"registered {name} version {version}")
     if versions_made:
-        stage.log(f"@{CHALLENGER} is {names.model_name} {versions_made[names.model_name]}")
+        stage.log(f"@{CHALLENGER} is {main} {versions_made[main]}")
 
 
 def refuse_pickles(folder: Path) -> None:
@@ -152,20 +189,20 @@ def write_model(
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def write_evidence(settings: Settings, stage: StageRun, folder: Path) -> None:
-    """Put what the gate needs to know into the pipeline's folder; times single requests for it."""
+def write_evidence(entry: Entry, settings: Settings, stage: StageRun, folder: Path) -> None:
+    """Put what the gate needs to know into a model's folder; times single requests for it."""
     import torch
 
     if (folder / evidence.FILE).exists():
         return
-    if settings.evaluate.threads:
-        torch.set_num_threads(settings.evaluate.threads)
+    if entry.threads:
+        torch.set_num_threads(entry.threads)
     evaluation = stage.dep("evaluation")
     requests = evidence.sample(evaluation, settings.registration.timed_requests)
     bar = stage.progress(len(requests), "timing single requests")
     took = latency.measure(folder, requests, settings.seed, bar)
     stage.metrics({"latency.median_seconds": took.median, "latency.p95_seconds": took.p95})
-    found = evidence.of_evaluation(evaluation, took)
+    found = evidence.of_evaluation(evaluation, took, entry.system)
     part = folder / f"{evidence.FILE}.part"
     part.write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
     part.rename(folder / evidence.FILE)
@@ -201,12 +238,15 @@ def signature(code: str) -> Any:
             ColSpec(text, "failure"),
         ]
     )
-    params = ParamSchema(
-        [
-            ParamSpec("max_attempts", DataType.long, 5),
-            ParamSpec("seed", DataType.long, 0),
+    given = [ParamSpec("max_attempts", DataType.long, 5)]
+    if code == "reasoner":
+        found = [ColSpec(text, "mode"), ColSpec(DataType.long, "images_used")]
+        outputs = Schema([*outputs.inputs, *found])
+        given = [
+            ParamSpec("image_budget", DataType.long, 0),
+            ParamSpec("reluctance", DataType.double, 0.0),
         ]
-    )
+    params = ParamSchema([*given, ParamSpec("seed", DataType.long, 0)])
     return ModelSignature(inputs, outputs, params)
 
 
@@ -232,15 +272,16 @@ def example_table(example: Mapping[str, Any]) -> Any:
     return pd.DataFrame([dict(example)])
 
 
-def tags_of(stage: StageRun) -> dict[str, str]:
+def tags_of(entry: Entry, stage: StageRun) -> dict[str, str]:
     """Where a version comes from: data digests, git, packages."""
     found = provenance(Path.cwd())
-    tags = {f"data.{name}": digest(stage.dep(name)) for name in DATA}
+    data = (*entry.datasets, "evaluation")
+    tags = {f"data.{name}": digest(stage.dep(name)) for name in data}
     kept = ("mlflow.source.git.commit", "interloom.git_dirty", "interloom.packages")
     return tags | {name.removeprefix("mlflow."): found[name] for name in kept}
 
 
-def training_runs(stage: StageRun) -> dict[str, str]:
+def training_runs(entry: Entry, stage: StageRun) -> dict[str, str]:
     """The MLflow run that made each trained model, by a tag's name; the last one if there are more.
 
     It is the run whose output has the model's digest. A model that was trained elsewhere, and came
@@ -251,7 +292,7 @@ def training_runs(stage: StageRun) -> dict[str, str]:
     client = _client()
     experiment = client.get_run(stage.run_id).info.experiment_id
     made: dict[str, str] = {}
-    for name in TRAINED:
+    for name in entry.trained:
         runs = client.search_runs(
             [experiment],
             f"dataset.name = '{name}' AND dataset.digest = '{digest(stage.dep(name))}' "
@@ -264,22 +305,18 @@ def training_runs(stage: StageRun) -> dict[str, str]:
     return made
 
 
-def model_card(settings: Settings, stage: StageRun, tags: Mapping[str, str]) -> str:
+def model_card(entry: Entry, settings: Settings, stage: StageRun, tags: Mapping[str, str]) -> str:
     """The model card: training runs, data, benchmark table, limits."""
     from interloom.benchmarks.report import markdown
     from interloom.benchmarks.report_page import judge_line
 
     summary = json.loads((stage.dep("evaluation") / "summary.json").read_text(encoding="utf-8"))
     table = markdown(summary).split("\n", 2)[2]
-    generator = settings.models.generator_named(settings.evaluate.generator).model
     lines = [
-        "# interloom: planner, critic and pipeline",
-        "",
-        "Interleaved text-and-image sequences: a planner writes all steps, a frozen generator "
-        "draws, a critic judges every picture and rewrites the prompt until the step passes.",
+        entry.about,
         "",
         f"- profile `{settings.profile}`, seed {settings.seed}",
-        f"- base model `{settings.models.vlm}`, generator `{generator}`",
+        f"- {entry.based_on}",
         *(f"- {name}: `{value}`" for name, value in sorted(tags.items())),
         "",
         "## Benchmarks",
@@ -300,11 +337,11 @@ def enter(
     parts: list[Part],
     work: Path,
     run_id: str,
-    names: RegistrationSettings,
     card: str,
     tags: Mapping[str, str],
 ) -> dict[str, str]:
     """Upload the models to the stage's run and make a version of each; returns name → version.
+    The last one gets the alias ``challenger``.
 
     A version that this run has made already (before a kill) is not made twice.
     """
@@ -315,9 +352,10 @@ def enter(
         client.log_artifacts(run_id, str(work / part.name), place)
         source = f"{client.get_run(run_id).info.artifact_uri}/{place}"
         made[part.name] = _version(client, part.name, source, run_id, card, tags)
-    client.set_registered_model_alias(names.model_name, CHALLENGER, made[names.model_name])
+    main = parts[-1].name
+    client.set_registered_model_alias(main, CHALLENGER, made[main])
     for name, version in made.items():
-        client.set_model_version_tag(names.model_name, made[names.model_name], name, version)
+        client.set_model_version_tag(main, made[main], name, version)
     return made
 
 

@@ -324,6 +324,9 @@ class AdaptiveSftSettings(SftSettings):
         list[Literal["direct", "reflection", "multi_step"]], Field(min_length=1, max_length=3)
     ]
     """Stories of these modes are learned; fewer are ablations. Held-out requests are of all."""
+    reviews: str
+    """File of decisions by `interloom review`: only what two people accepted, and nobody rejected,
+    is used. Empty: everything is. The stage looks at the name alone."""
 
 
 class PlannerSftSettings(SftSettings):
@@ -582,6 +585,8 @@ class RegistrationSettings(Section):
     """Of the composed pipeline."""
     planner_name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
     critic_name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    adaptive_name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    """Of the unified model."""
     timed_requests: Count
     """Benchmark requests that the finished pipeline answers one by one, for its latency."""
 

@@ -283,6 +283,15 @@ STAGES: tuple[StageSpec, ...] = (
         outs={"report": "reports-adaptive"},
         system="adaptive",
     ),
+    StageSpec(
+        name="register-adaptive",
+        summary="register the unified model as a model version",
+        module="interloom.adaptive.register",
+        sections=("evaluate_adaptive", "registration", "unified"),
+        deps=ADAPTIVE_RL | ADAPTIVE_DATA | ADAPTIVE_EVALUATION,
+        outs={"registration": "outputs/adaptive-registration.json"},
+        system="adaptive",
+    ),
 )
 
 

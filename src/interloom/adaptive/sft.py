@@ -11,7 +11,7 @@ from trl.trainer.sft_config import SFTConfig
 
 from interloom import cast, ranks
 from interloom.adaptive import cast as adaptive_cast
-from interloom.adaptive import files, measure
+from interloom.adaptive import files, measure, reviews
 from interloom.adaptive.data import base_model, thresholds
 from interloom.adaptive.masking import IGNORED, mask_tokens
 from interloom.adaptive.reasoner import AdaptiveReasoner, add_story_tags
@@ -85,6 +85,10 @@ def run(settings: Settings, stage: StageRun) -> None:
     add_story_tags(unified)
     unified.model.model.vqmodel.requires_grad_(False)
     stories = list(files.read_stories(stage.dep("adaptive-data") / "stories.parquet"))
+    if options.reviews:
+        everything = len(stories)
+        stories = reviews.accepted(stories, reviews.read(Path(options.reviews)))
+        stage.log(f"{options.reviews}: {len(stories)} of {everything} stories were accepted")
     learned, kept = split_held_out([story.prompt.id for story in stories], options.held_out)
     if not kept:
         raise InterloomError("sft-adaptive: too few stories to keep any from training")

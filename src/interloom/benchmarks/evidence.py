@@ -64,11 +64,11 @@ def question(request: Request) -> str:
     return store.content(request.text, request.kind, *request.images, *request.captions)
 
 
-def of_evaluation(evaluation: Path, latency: Latency) -> Evidence:
-    """The evidence in the output of stage ``evaluate``; benchmarks without the pipeline are left
-    out."""
+def of_evaluation(evaluation: Path, latency: Latency, system: str = PIPELINE) -> Evidence:
+    """The evidence about a system in the output of stage ``evaluate``; benchmarks without it are
+    left out."""
     found: dict[str, BenchmarkEvidence] = {}
-    for path in sorted(evaluation.glob(f"*/{PIPELINE}/graded.json")):
+    for path in sorted(evaluation.glob(f"*/{system}/graded.json")):
         asked = requests_in(path.parent.parent)
         found[path.parent.parent.name] = BenchmarkEvidence(
             graded=Graded.read(path),
