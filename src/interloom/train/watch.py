@@ -149,6 +149,7 @@ class Watch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         together.wait_for_all()  # each process writes a part of it
+        self._write()  # what was logged of this step came after its evaluation
         if ranks.rank() == 0:
             folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
             (folder / COMPLETE).touch()
