@@ -45,6 +45,7 @@ def _lazy(module: str) -> type[TyperGroup]:
 
 LAZY = {
     "show": ("interloom.show", "Look at the data that was made."),
+    "data": ("interloom.construct.exchange", "The authors' released files: write and read them."),
     "train": ("interloom.train.commands", "What one wants to know before a long training."),
     "benchmarks": ("interloom.benchmarks.commands", "Systems, judges' costs, sound editions."),
     "study": ("interloom.study.commands", "Questions that take many trainings."),
