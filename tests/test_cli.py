@@ -39,6 +39,11 @@ def test_help_is_quick_and_lists_everything() -> None:
         assert command in done.stdout
 
 
+def test_help_of_groups_is_about_them() -> None:
+    done = interloom("show", "--help")
+    assert "trajectories" in done.stdout and "completion" not in done.stdout
+
+
 def test_nothing_heavy_is_imported_for_help() -> None:
     code = (
         "import sys, interloom.cli\n"

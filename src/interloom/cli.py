@@ -37,7 +37,7 @@ def _lazy(module: str) -> type[TyperGroup]:
 
     class LazyGroup(TyperGroup):
         def make_context(self, info_name: str | None, args: list[str], **extra: Any) -> Any:
-            command = typer.main.get_command(import_module(module).app)
+            command = typer.main.get_group(import_module(module).app)
             return command.make_context(info_name, args, **extra)
 
     return LazyGroup
