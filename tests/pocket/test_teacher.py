@@ -73,7 +73,6 @@ def test_a_picture_that_changes_is_drawn_as_it_was_first():
     assert _carry_out(prompts, None) == Scene.of({4: CUP})
 
 
-
 @settings(max_examples=40)
 @given(edits_of_scenes())
 def test_a_failed_step_is_judged_false_and_the_correction_asks_for_the_same(case):
