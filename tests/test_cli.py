@@ -71,6 +71,7 @@ def test_stages_params_version() -> None:
         (("run", "promts"), "no stage 'promts'; stages: prompts, "),
         (("lifecycle", "--only", "x"), "no stage 'x'"),
         (("lifecycle", "--from", "prompts", "--only", "prompts"), "not both"),
+        (("lifecycle", "--profile", "huge"), "no profile 'huge'; profiles: paper, pocket"),
         (("params", "use", "huge"), "no profile 'huge'; profiles: paper, pocket"),
         (("params", "show", "--params", "absent.yaml"), "absent.yaml: no such file"),
         (("params", "set", "prompts.count=0"), "prompts.count = 0: expected a whole number ≥ 1"),
