@@ -21,6 +21,7 @@ from interloom import dvc_state
 from interloom.errors import InterloomError
 from interloom.progress import clock
 from interloom.project import find_project
+from interloom.settings import load_profile, load_settings
 from interloom.stages import System, all_cells, find_stage, wanted_stages
 
 if TYPE_CHECKING:
@@ -139,7 +140,11 @@ def launch(
     retries: int | None,
     system: System | None = None,
 ) -> int:
-    """Run the lifecycle flow here and show it; the exit status (1 after a failure)."""
+    """Run the lifecycle flow here and show it; the exit status (1 after a failure).
+
+    Raises:
+        InterloomError: wrong params, profile or stages; no server has been started then.
+    """
     live = sys.stderr.isatty() and sys.stdout.isatty()
     os.environ.update(prefect_environment(root))
     if live:
@@ -147,6 +152,7 @@ def launch(
     # Prefect sends a SIGTERM on to us when its flow has ended by it: then our server ends too.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     names = wanted_stages(from_stage, only, system)
+    load_profile(root, profile)
     began = time.monotonic()
     for line in dvc_state.repair(root):
         print(line)
@@ -158,7 +164,6 @@ def launch(
     with prefect_server(root) as url:
         from flows.lifecycle import lifecycle
         from flows.stage import display
-        from interloom.settings import load_settings
 
         if live:
             print(f"Prefect shows this lifecycle at {url} while it runs")

@@ -39,6 +39,11 @@ def test_help_is_quick_and_lists_everything() -> None:
         assert command in done.stdout
 
 
+def test_help_of_groups_is_about_them() -> None:
+    done = interloom("show", "--help")
+    assert "trajectories" in done.stdout and "completion" not in done.stdout
+
+
 def test_nothing_heavy_is_imported_for_help() -> None:
     code = (
         "import sys, interloom.cli\n"
@@ -66,6 +71,7 @@ def test_stages_params_version() -> None:
         (("run", "promts"), "no stage 'promts'; stages: prompts, "),
         (("lifecycle", "--only", "x"), "no stage 'x'"),
         (("lifecycle", "--from", "prompts", "--only", "prompts"), "not both"),
+        (("lifecycle", "--profile", "huge"), "no profile 'huge'; profiles: paper, pocket"),
         (("params", "use", "huge"), "no profile 'huge'; profiles: paper, pocket"),
         (("params", "show", "--params", "absent.yaml"), "absent.yaml: no such file"),
         (("params", "set", "prompts.count=0"), "prompts.count = 0: expected a whole number ≥ 1"),

@@ -52,6 +52,8 @@ def test_other_errors_are_not_the_machine() -> None:
     assert machine_fault(sqlite3.OperationalError("database or disk is full")) is not None
     assert machine_fault(sqlite3.OperationalError("database is locked")) is None
     assert machine_fault(FileNotFoundError(errno.ENOENT, "No such file or directory")) is None
+    place = IsADirectoryError(errno.EISDIR, "Is a directory", "outputs")
+    assert machine_fault(place) == "outputs may not be written or read (Is a directory)"
     wrapped = RuntimeError("cannot save")
     wrapped.__cause__ = OSError(errno.EDQUOT, "Disk quota exceeded")
     assert machine_fault(wrapped) == "the disk is full"

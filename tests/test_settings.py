@@ -125,13 +125,28 @@ def test_changed_params_keep_comments_and_stay_good(tmp_path: Path) -> None:
     change_params(path, ["prompts.count=3", "models.generator.steps=2"])
     assert load_settings(path).prompts.count == 3
     assert load_settings(path).models.generator.steps == 2
-    assert before.splitlines()[0] in path.read_text(encoding="utf-8")
     after = path.read_text(encoding="utf-8")
+    changed = set(before.splitlines()) ^ set(after.splitlines())
+    assert {line.split(":")[0].strip() for line in changed} == {"count", "steps"}
     wrongs = ("prompts.cuont=3", "prompts=3", "prompts.count", "prompts.count=x", "a.b.c=1")
     for wrong in (*wrongs, "prompts.count=["):
         with pytest.raises(InterloomError):
             change_params(path, [wrong])
+    for wrong, said in [
+        (
+            "critic_data.lo=3",
+            r"no key critic_data.lo in .* \(did you mean critic_data.low\?",
+        ),
+        ("critc_data.low=3", r"no key critc_data in params.yaml \(did you mean critic_data\?"),
+        ("critic_data.low=11", "^params.yaml: critic_data.low = 11: expected a number ≥ 0, ≤ 10"),
+    ]:
+        with pytest.raises(InterloomError, match=said):
+            change_params(path, [wrong])
     assert path.read_text(encoding="utf-8") == after
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+    path.write_text("a: [", encoding="utf-8")
+    with pytest.raises(InterloomError, match=r"params.yaml: not YAML"):
+        change_params(path, ["prompts.count=3"])
 
 
 @pytest.mark.parametrize("path", ["params.yaml", "profiles/paper.yaml"])

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
 import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import psutil
+import pytest
 from tiny_project.project import Project, copy_project, free_port, wait_for
+
+ROOT = Path(__file__).parent.parent
 
 
 def answers(url: str) -> bool:
@@ -40,3 +45,18 @@ def test_both_uis_answer_and_end(project_template: Path, tmp_path: Path) -> None
         process.terminate()
         print(process.communicate(timeout=60)[0])
     wait_for(lambda: not any(child.is_running() for child in children), seconds=30)
+
+
+@pytest.mark.parametrize("option", ["--mlflow-port", "--prefect-port"])
+def test_a_taken_port_is_said_before_anything_starts(option: str) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        ports = {"--mlflow-port": free_port(), "--prefect-port": free_port(), option: port}
+        words = [str(word) for pair in ports.items() for word in pair]
+        command = [sys.executable, "-m", "interloom.cli", "ui", *words]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"port {port} is taken" in done.stderr and option in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from interloom.databases import told_if_damaged
 from interloom.records import Critique, Failure, Plan, Record, Request, Score
 from interloom.roles import (
     Critic,
@@ -34,6 +35,7 @@ from interloom.roles import (
 
 CACHE = ".interloom/cache"
 """Where a project keeps remote answers, a folder for each stage; they outlive changed params."""
+ASKED_AGAIN = "the answers that it keeps are then asked for, and paid, again"
 Answer = TypeVar("Answer")
 Item = TypeVar("Item", bound=Record)
 
@@ -56,6 +58,9 @@ class CallCache:
 
     Args:
         shared: whether processes on other machines use the file at the same time.
+
+    Raises:
+        InterloomError: the file is damaged.
     """
 
     def __init__(self, path: Path, *, shared: bool = False) -> None:
@@ -63,9 +68,10 @@ class CallCache:
         # Remote answers come in on another thread than the one that opens the file.
         self._db = sqlite3.connect(path, timeout=60, check_same_thread=False)
         # A power cut may lose the last batches, never the file; a killed process loses nothing.
-        self._db.execute(f"PRAGMA journal_mode={'TRUNCATE' if shared else 'WAL'}")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.execute("CREATE TABLE IF NOT EXISTS calls (key BLOB PRIMARY KEY, answer BLOB)")
+        with told_if_damaged(path, ASKED_AGAIN):
+            self._db.execute(f"PRAGMA journal_mode={'TRUNCATE' if shared else 'WAL'}")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("CREATE TABLE IF NOT EXISTS calls (key BLOB PRIMARY KEY, answer BLOB)")
         self.calls = 0
         self.hits = 0
 
@@ -122,7 +128,10 @@ def kept_answers(root: Path) -> tuple[int, int]:
     count = size = 0
     for path in (root / CACHE).glob("*/answers.sqlite"):
         # To look must not hinder those that write.
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as answers:
+        with (
+            told_if_damaged(path, ASKED_AGAIN),
+            closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as answers,
+        ):
             count += answers.execute("SELECT COUNT(*) FROM calls").fetchone()[0]
         size += path.stat().st_size
     return count, size

@@ -37,7 +37,7 @@ def _lazy(module: str) -> type[TyperGroup]:
 
     class LazyGroup(TyperGroup):
         def make_context(self, info_name: str | None, args: list[str], **extra: Any) -> Any:
-            command = typer.main.get_command(import_module(module).app)
+            command = typer.main.get_group(import_module(module).app)
             return command.make_context(info_name, args, **extra)
 
     return LazyGroup
@@ -45,6 +45,7 @@ def _lazy(module: str) -> type[TyperGroup]:
 
 LAZY = {
     "show": ("interloom.show", "Look at the data that was made."),
+    "data": ("interloom.construct.exchange", "The authors' released files: write and read them."),
     "train": ("interloom.train.commands", "What one wants to know before a long training."),
     "benchmarks": ("interloom.benchmarks.commands", "Systems, judges' costs, sound editions."),
     "study": ("interloom.study.commands", "Questions that take many trainings."),

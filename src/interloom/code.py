@@ -14,7 +14,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 MACHINERY = frozenset(
     [
-        *("atomic", "code", "digests", "guards", "provenance", "ranks"),
+        *("atomic", "code", "databases", "digests", "guards", "provenance", "ranks"),
         *("runner", "tracker", "tracking"),
         *("cluster", "dvc_state", "errors", "faults", "params", "settings", "stages"),
         *("cli", "doctor", "progress", "ui"),

@@ -51,6 +51,16 @@ def _file(path: Path, memory: Path | None) -> str:
         return _md5(path)
     key = f"{path.resolve()}|{status.st_ino}|{status.st_size}|{status.st_mtime_ns}"
     memory.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return _remembered(path, key, memory)
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:
+        memory.unlink(missing_ok=True)  # damaged; it only saves time, and is begun anew
+        return _md5(path)
+
+
+def _remembered(path: Path, key: str, memory: Path) -> str:
     with sqlite3.connect(memory, timeout=30) as table:
         table.execute("CREATE TABLE IF NOT EXISTS digests (key TEXT PRIMARY KEY, md5 TEXT)")
         row = table.execute("SELECT md5 FROM digests WHERE key = ?", (key,)).fetchone()

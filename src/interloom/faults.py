@@ -17,6 +17,8 @@ from interloom.errors import InterloomError
 
 FULL = frozenset([errno.ENOSPC, errno.EDQUOT])
 FORBIDDEN = frozenset([errno.EACCES, errno.EPERM, errno.EROFS])
+MISPLACED = frozenset([errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP])
+"""A path that can be no file, such as one below a file."""
 FULL_WORDS = ("No space left on device", "database or disk is full", "Disk quota exceeded")
 """How libraries that have errors of their own (safetensors, SQLite, torch) say it."""
 
@@ -65,7 +67,7 @@ def machine_fault(error: BaseException) -> str | None:
     >>> machine_fault(ValueError("other"))
     """
     for one in _chain(error):
-        if isinstance(one, OSError) and one.errno in FORBIDDEN:
+        if isinstance(one, OSError) and one.errno in FORBIDDEN | MISPLACED:
             return f"{one.filename} may not be written or read ({one.strerror})"
         full = isinstance(one, OSError) and one.errno in FULL
         if full or any(words in str(one) for words in FULL_WORDS):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -782,31 +783,45 @@ def change_params(path: Path, changes: Sequence[str]) -> None:
 
     Raises ``InterloomError`` and changes nothing if a key is unknown or a value is not allowed.
     """
+    from io import StringIO
+
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
+    read_params(path)  # says what is wrong with the file as it is
     yaml = YAML()
     yaml.width = 1000
     yaml.preserve_quotes = True
+    yaml.indent(mapping=2, sequence=4, offset=2)  # as the files are, so that other lines stay
     content = yaml.load(path.read_text(encoding="utf-8"))
     for change in changes:
         key, sign, text = change.partition("=")
-        *sections, name = key.split(".")
-        place: Any = content
-        for section in sections:
-            place = place.get(section) if isinstance(place, dict) else None
-        if not sign or not isinstance(place, dict) or name not in place:
+        if not sign:
             raise InterloomError(f"{change!r}: expected KEY=VALUE with a key of {path.name}")
+        *sections, name = key.split(".")
+        place = _entered(content, [*sections, name], change, path)
         try:
             place[name] = YAML(typ="safe").load(text)
         except YAMLError as error:
             reason = str(error).splitlines()[0]
             raise InterloomError(f"{change!r}: not a YAML value ({reason}); quote it") from None
+    written = StringIO()
+    yaml.dump(content, written)
+    settings_from(YAML(typ="safe").load(written.getvalue()), path.name)
     part = path.with_suffix(".part")
-    with part.open("w", encoding="utf-8") as file:
-        yaml.dump(content, file)
-    try:
-        load_settings(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    part.write_text(written.getvalue(), encoding="utf-8")
+    part.replace(path)
+
+
+def _entered(content: Any, parts: Sequence[str], change: str, path: Path) -> Any:
+    """The section of the last of ``parts``, all of which have to be there."""
+    place = content
+    for depth, part in enumerate(parts):
+        if not isinstance(place, dict) or part not in place:
+            near = get_close_matches(part, place, n=1) if isinstance(place, dict) else []
+            meant = ".".join([*parts[:depth], *near])
+            hint = f" (did you mean {meant}?)" if near else ""
+            where = f"no key {'.'.join(parts[: depth + 1])} in {path.name}{hint}"
+            raise InterloomError(f"{change!r}: {where}; expected KEY=VALUE")
+        place = place[part] if depth < len(parts) - 1 else place
+    return place

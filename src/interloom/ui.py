@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,10 +16,17 @@ from interloom.tracking import tracking_uri
 
 
 def serve(root: Path, mlflow_port: int, prefect_port: int) -> None:
-    """Start both servers and wait; both end with this process."""
+    """Start both servers and wait; both end with this process.
+
+    Raises:
+        InterloomError: a port is taken, or a server ended.
+    """
     from flows.launch import prefect_environment
 
     uri = tracking_uri(load_settings(root / "params.yaml").tracking, root)
+    _check_free(prefect_port, "--prefect-port")
+    if not uri.startswith("http"):
+        _check_free(mlflow_port, "--mlflow-port")
     env = {**os.environ, **prefect_environment(root), "MLFLOW_DISABLE_TELEMETRY": "true"}
     # MLflow would start seven processes for evaluation jobs that nothing here submits.
     env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
@@ -47,3 +55,16 @@ def serve(root: Path, mlflow_port: int, prefect_port: int) -> None:
             server.terminate()
         for server in servers:
             server.wait()
+
+
+def _check_free(port: int, option: str) -> None:
+    with socket.socket() as server:
+        # As servers do: a connection that has just ended does not hold the port.
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind(("127.0.0.1", port))
+        except OSError:
+            raise InterloomError(
+                f"port {port} is taken, perhaps by another `interloom ui`: end that, or choose "
+                f"another port by {option}"
+            ) from None

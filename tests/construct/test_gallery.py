@@ -70,6 +70,9 @@ def test_the_page_holds_everything_and_needs_nothing_else():
     for words in ("part by part", "add part 1 of a!", "seen 1", "generator failed: timeout",
                   "2.0 · 7.2 <i>rl</i>", "<i>low</i>", "about 1"):  # fmt: skip
         assert words in page
+    refused = [a for one in MADE for t in one.steps for a in t.attempts
+               if a.critique and not a.critique.success]  # fmt: skip
+    assert page.count('class="refined"') == len(refused) > 0, "not hidden in a closed part"
     assert "<script>alert" not in page and not re.search(r'(src|href)="(?!data:)', page)
     assert set(re.findall(r"<option>([^<]+)", page)) == {*gallery.OUTCOMES, "daily-life"}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from data_project import Project
@@ -50,6 +52,36 @@ def test_two_workers_make_what_one_process_makes(
         shutil.rmtree(root / ".interloom/work")
         project(root, server, "dask:2").run("trajectories")
         assert len(server.asked) == before + 1, "only what was refused is asked again"
+
+
+@pytest.mark.slow
+def test_no_prefect_server_need_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As under `dvc repro`: one is started for the stage, and gone with it."""
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    for name in ("PREFECT_API_URL", "PREFECT_HOME"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    with serving(answer) as server:
+        project(fill(tmp_path), server, "dask:1").run("trajectories")
+    folder = tmp_path / "outputs/trajectories"
+    assert {t.request.id for t in store.read_trajectories(folder)} == {r.id for r in REQUESTS}
+    assert (tmp_path / ".interloom/prefect/prefect.db").exists()
+    assert "PREFECT_API_URL" not in os.environ
+
+
+def test_workers_elsewhere_need_a_server_that_they_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from distributed import LocalCluster
+
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    options: Any = {"n_workers": 1, "processes": False, "dashboard_address": None}
+    made: Any = LocalCluster(**options, protocol="tcp")
+    with serving(answer) as server, made as cluster:
+        alone = project(fill(tmp_path), server, cluster.scheduler_address)
+        with pytest.raises(InterloomError, match="set PREFECT_API_URL to a Prefect server"):
+            alone.run("trajectories")
 
 
 def test_each_worker_keeps_to_its_share(tmp_path: Path):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from sample_trajectories import odd_ones, picture, trajectory
 
-from interloom import dialogue
-from interloom.construct import chats, critic_data, planner_data, released
+from interloom import dialogue, images
+from interloom.construct import chats, critic_data, files, planner_data, released
 from interloom.errors import InterloomError
 from interloom.records import Critique
 
@@ -93,6 +93,17 @@ def test_wrong_records_are_named(change, complaint: str, tmp_path: Path):
         released.read_execution_record(path)
 
 
+def test_a_kept_picture_is_whole_and_called_by_its_kind(tmp_path: Path):
+    """A write that was cut off is no picture; JPEG, as Gemini makes it, is not called PNG."""
+    photo = images.to_jpeg(images.from_bytes(picture(1)))
+    name = files.save_image(tmp_path, photo)
+    assert name.endswith(".jpeg") and (tmp_path / name).read_bytes() == photo
+    (tmp_path / name).rename(tmp_path / f"{name}.part")
+    (tmp_path / f"{name}.part").write_bytes(photo[:50])
+    assert files.save_image(tmp_path, photo) == name
+    assert [one.read_bytes() for one in (tmp_path / "images").iterdir()] == [photo]
+
+
 def test_damaged_image_is_named(tmp_path: Path):
     path = released.write_execution_record(MADE[0], tmp_path)
     for image in (tmp_path / "images").iterdir():
@@ -117,7 +128,7 @@ def test_chats_round_trip(agent: chats.Agent, style: dialogue.Style, tmp_path: P
     samples = chat_samples(agent, style)
     path = tmp_path / f"{agent}_sft.json"
     assert chats.write_chats(samples, path) == len(samples)
-    assert chats.read_chats(path, agent) == samples
+    assert list(chats.read_chats(path, agent)) == samples
 
 
 def test_chat_conversations_equal_ours(tmp_path: Path):
@@ -164,7 +175,7 @@ def test_wrong_chats_are_named(change, complaint: str, tmp_path: Path):
     change(records[1])
     path.write_text(json.dumps(records))
     with pytest.raises(InterloomError, match=rf"critic_sft\.json: record 1.*{complaint}"):
-        chats.read_chats(path, "critic")
+        list(chats.read_chats(path, "critic"))
 
 
 # --- critic_rl.jsonl ------------------------------------------------------------------------------
@@ -221,6 +232,6 @@ def test_files_that_are_no_json_are_named(text: str, tmp_path: Path):
     path = tmp_path / "planner_sft.json"
     path.write_text(text)
     with pytest.raises(InterloomError, match=r"planner_sft\.json: not JSON"):
-        chats.read_chats(path, "planner")
+        list(chats.read_chats(path, "planner"))
     with pytest.raises(InterloomError, match="cannot be read"):
-        chats.read_chats(tmp_path / "none.json", "planner")
+        list(chats.read_chats(tmp_path / "none.json", "planner"))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from sample_trajectories import odd_ones, trajectory
 
@@ -50,6 +51,23 @@ def test_missing_and_broken_files_are_named(tmp_path: Path):
     (tmp_path / "part-00000.parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(InterloomError, match=r"part-00000\.parquet: not a sound Parquet file"):
         list(store.read_rows(tmp_path))
+
+
+def test_pages_that_do_not_unpack_and_other_columns_are_named(tmp_path: Path):
+    """What a damaged disk or another file under the same name look like, to both readers."""
+    made = [trajectory(str(i), first_image=10 * i) for i in range(3)]
+    store.write_shards(made, tmp_path, shard_rows=3, about=ABOUT)
+    shard = tmp_path / "part-00000.parquet"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:4] + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :])
+    readers = (store.read_trajectories, lambda path: store.read_chosen(path, ["0", "1"]))
+    for read in readers:
+        with pytest.raises(InterloomError, match=r"part-00000\.parquet: not a sound Parquet file"):
+            list(read(tmp_path))
+    store.write_table(shard, [{"id": "0"}], pa.schema({"id": pa.string()}), {})
+    for read in readers:
+        with pytest.raises(InterloomError, match=r"part-00000\.parquet: no column 'attempts'"):
+            list(read(tmp_path))
 
 
 def test_a_failing_write_leaves_no_file(tmp_path: Path):

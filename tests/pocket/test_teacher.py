@@ -64,6 +64,15 @@ def test_a_procedure_is_planned_and_can_be_continued(procedure):
     assert understand(request).goal.satisfied(final)
 
 
+def test_a_picture_that_changes_is_drawn_as_it_was_first():
+    said = "a red sun at the top left, a blue cup at the center; remove the red sun at the top left"
+    prompts = [step.prompt or "" for step in plan(said).steps]
+    assert prompts[0] == "a red sun at the top left"
+    assert prompts[-1] == "remove the red sun at the top left"
+    assert _carry_out(prompts[:-1], None) == SCENE
+    assert _carry_out(prompts, None) == Scene.of({4: CUP})
+
+
 @settings(max_examples=40)
 @given(edits_of_scenes())
 def test_a_failed_step_is_judged_false_and_the_correction_asks_for_the_same(case):

@@ -10,6 +10,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from interloom.databases import told_if_damaged
+
 LEDGER = ".interloom/ledger.sqlite"
 """Where a project has its ledger."""
 SCHEMA = """
@@ -70,16 +72,21 @@ class Cost(NamedTuple):
 
 
 class Ledger:
-    """The ledger in a file, which is made when missing. One thread at a time may use it."""
+    """The ledger in a file, which is made when missing. One thread at a time may use it.
+
+    Raises:
+        InterloomError: the file is damaged.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Made where the settings are read, used where the calls are made.
         self._db = sqlite3.connect(path, timeout=60, check_same_thread=False, isolation_level=None)
-        # Not WAL, which processes on different machines cannot share.
-        self._db.execute("PRAGMA journal_mode=TRUNCATE")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.execute(SCHEMA)
+        with told_if_damaged(path, "what was spent is then forgotten, so lower the budgets by it"):
+            # Not WAL, which processes on different machines cannot share.
+            self._db.execute("PRAGMA journal_mode=TRUNCATE")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute(SCHEMA)
 
     def add(
         self,

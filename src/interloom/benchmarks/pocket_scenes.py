@@ -11,10 +11,12 @@ from collections.abc import Callable, Collection, Sequence
 
 from interloom import images
 from interloom.pocket.knowledge import Procedure
+from interloom.pocket.language import describe_edit
 from interloom.pocket.meaning import KnownProcedure, procedure_steps
 from interloom.pocket.procedures import instantiate
 from interloom.pocket.render import render
 from interloom.pocket.scene import (
+    OPERATIONS,
     Edit,
     Operation,
     Scene,
@@ -56,6 +58,24 @@ def edit_to_evaluation(
             after = apply(before, edit)
             if scene_split(after) == "evaluation":
                 return before, edit, after
+
+
+def changed_scenes(rng: random.Random, count: int) -> tuple[list[Scene], list[str]]:
+    """A scene of one to three things, ``count`` orders, and the scene after each of them.
+
+    No two orders are of one kind; the last scene is of the evaluation split.
+    """
+    while True:
+        scenes = [random_scene(rng, rng.randint(1, 3))]
+        orders: list[str] = []
+        for operation in rng.sample(OPERATIONS, count):
+            edit = random_edit(rng, scenes[-1], operation)
+            if edit is None:
+                break
+            orders.append(describe_edit(edit, scenes[-1]))
+            scenes.append(apply(scenes[-1], edit))
+        if len(orders) == count and scene_split(scenes[-1]) == "evaluation":
+            return scenes, orders
 
 
 def asked_procedure(

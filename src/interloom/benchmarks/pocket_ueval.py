@@ -1,7 +1,9 @@
 """UEval's pocket edition: its record layout, tasks and aggregation, with an exact judge.
 
-Half of a task's items ask for a procedure of the world's evaluation split, half for a scene of the
-evaluation split with several things in it. Criteria are sentences that the verifier can check:
+A third of the items ask for a procedure of the world's evaluation split, a third for a scene of the
+evaluation split with several things in it, and a third for a small scene and what becomes of it,
+order by order, up to a scene of the evaluation split. Criteria are sentences that the verifier can
+check:
 
 - ``One of the pictures shows exactly: CAPTION`` and ``The last picture shows exactly: CAPTION``
 - ``The last picture has a red sun at the top left``
@@ -20,7 +22,7 @@ from pathlib import Path
 from interloom.backends.pocket import read_ahead, reading
 from interloom.benchmarks import ueval
 from interloom.benchmarks.graded import Graded
-from interloom.benchmarks.pocket_scenes import asked_procedure, evaluation_scene
+from interloom.benchmarks.pocket_scenes import asked_procedure, changed_scenes, evaluation_scene
 from interloom.benchmarks.ueval import Grades, Item, Rubric, Verdict
 from interloom.pocket.knowledge import MAIN_CATEGORIES, Procedure, procedures
 from interloom.pocket.language import (
@@ -34,7 +36,7 @@ from interloom.records import Request
 from interloom.seeding import derive_seed
 
 NAME = ueval.NAME
-PROTOCOL = f"{ueval.PROTOCOL}, pocket edition 1"
+PROTOCOL = f"{ueval.PROTOCOL}, pocket edition 2"
 JUDGE = "pocket-verifier"
 write = ueval.write
 CATEGORY_OF: dict[str, str] = dict(
@@ -54,21 +56,27 @@ SMALL_WORDS = frozenset(
     )
 )
 THINGS = (3, 4, 5)
+SORTS = ("procedure", "changes", "scene")
+CHANGES = (2, 3)
+"""Orders in a request for a scene and what becomes of it."""
 
 
 @lru_cache(maxsize=4)
 def items(count: int, seed: int) -> tuple[Item, ...]:
     """``count`` items at most, spread evenly over the eight tasks."""
     made: list[Item] = []
-    for task in ueval.TASKS:
+    for turn, task in enumerate(ueval.TASKS):
         bank = [p for p in procedures("evaluation") if p.category == CATEGORY_OF[task]]
         asked: set[str] = set()
         for number in range(count // len(ueval.TASKS)):
             name = f"{task}-{number:03d}"
             rng = random.Random(derive_seed(seed, NAME, name))
+            sort = SORTS[(turn + number) % len(SORTS)]
             item = None
-            if number % 2 == 0:
-                item = _procedure_item(name, task, bank[(number // 2) % len(bank)], rng, asked)
+            if sort == "procedure":
+                item = _procedure_item(name, task, bank[(number // 3) % len(bank)], rng, asked)
+            elif sort == "changes":
+                item = _changes_item(name, task, rng)
             made.append(item or _scene_item(name, task, rng))
             asked.add(made[-1].prompt)
     return tuple(made)
@@ -110,6 +118,23 @@ def _scene_item(name: str, task: str, rng: random.Random) -> Item:
         text_rubrics=tuple(Rubric(f"The text names the {s}", ("content",)) for s in sprites),
         image_rubrics=tuple(Rubric(text, ("depiction",)) for text in pictures),
         text_ref=describe_scene(scene),
+    )
+
+
+def _changes_item(name: str, task: str, rng: random.Random) -> Item:
+    scenes, orders = changed_scenes(rng, rng.choice(CHANGES))
+    shown = [describe_scene(scene) for scene in scenes]
+    pictures = [f"One of the pictures shows exactly: {text}" for text in shown[:-1]]
+    pictures += [f"The last picture shows exactly: {shown[-1]}", *_things(scenes[-1])]
+    sprites = sorted({str(sprite) for _, sprite in scenes[0].sprites()})
+    return Item(
+        id=name,
+        prompt="; ".join([shown[0], *orders]),
+        task=task,
+        question_type="changes",
+        text_rubrics=tuple(Rubric(f"The text names the {s}", ("content",)) for s in sprites),
+        image_rubrics=tuple(Rubric(text, ("depiction",)) for text in pictures),
+        text_ref="\n".join(shown),
     )
 
 

@@ -93,8 +93,10 @@ def _read_turns(record: Place) -> Iterator[tuple[str, str]]:
         yield ROLES.get(role, role), turn.get(text_field, str)
 
 
-def read_chats(path: Path, agent: Agent) -> list[ChatSample]:
+def read_chats(path: Path, agent: Agent) -> Iterator[ChatSample]:
     """Read and check ``planner_sft.json`` or ``critic_sft.json``: the answer parses, images exist.
+
+    The pictures of one sample at a time are held: the authors' sets have 80,000 and more.
 
     Raises:
         InterloomError: naming the file, the record and the field.
@@ -103,7 +105,6 @@ def read_chats(path: Path, agent: Agent) -> list[ChatSample]:
     if not isinstance(records, list):
         raise InterloomError(f"{path}: expected a list of records, found {type(records).__name__}")
     parse = dialogue.parse_critique if agent == "critic" else dialogue.parse_plan
-    samples: list[ChatSample] = []
     for number, value in enumerate(records):
         record = Place(path, f"record {number}", value)
         turns = tuple(_read_turns(record))
@@ -118,5 +119,4 @@ def read_chats(path: Path, agent: Agent) -> list[ChatSample]:
         marks = sum(text.count(dialogue.IMAGE_MARK) for _, text in turns)
         if marks != len(pictures):
             raise record.wrong("images", f"{len(pictures)} images for {marks} marks in the text")
-        samples.append(ChatSample(turns=turns, images=pictures))
-    return samples
+        yield ChatSample(turns=turns, images=pictures)

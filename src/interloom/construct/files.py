@@ -76,22 +76,24 @@ def read_lines(path: Path) -> Iterator[Any]:
 
 
 def write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, "utf-8")
-    part.replace(path)
+    _write_aside(path, text.encode())
 
 
 def save_image(folder: Path, data: bytes | None) -> str:
-    """Write an image under its digest, once, and give its relative path."""
+    """Write an image under its digest, once and whole, and give its relative path."""
     if data is None:
         if not (folder / WHITE).exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / WHITE).write_bytes(images.white(96, 96))
+            _write_aside(folder / WHITE, images.white(96, 96))
         return WHITE
-    name = f"images/{images.digest(data)[:24]}.png"
-    target = folder / name
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
+    suffix = images.mime_type(data).removeprefix("image/")
+    name = f"images/{images.digest(data)[:24]}.{suffix}"
+    if not (folder / name).exists():
+        _write_aside(folder / name, data)
     return name
+
+
+def _write_aside(target: Path, data: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    part.write_bytes(data)
+    part.replace(target)

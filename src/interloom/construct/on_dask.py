@@ -1,12 +1,14 @@
 """The parts of the trajectories as Prefect tasks on a Dask cluster, one part a worker at a time.
 
 Workers need what the stage itself needs: the project folder under the same path, the models, API
-keys in their environment and a Prefect API they can reach. Pictures never travel through the
+keys in their environment and a Prefect API they can reach; for workers of this machine a server is
+started if there is none. Pictures never travel through the
 scheduler: every task writes its own shards beside those of the others.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterator
 from dataclasses import replace
@@ -71,13 +73,23 @@ def carry_out(
         # Dask would end workers at its own idea of their share of the memory.
         options: Any = {"memory_limit": 0, "dashboard_address": None}
         cluster: Any
-        with LocalCluster(n_workers=workers, threads_per_worker=1, **options) as cluster:
+        from flows.launch import prefect_server
+
+        with (
+            prefect_server(places.ledger.parents[1]),  # keeps its runs in the project
+            LocalCluster(n_workers=workers, threads_per_worker=1, **options) as cluster,
+        ):
             yield from _submit(cluster.scheduler_address, settings, places, prompts, work, count)
         return
     try:
         Client(runner, timeout=PATIENCE).close()
     except OSError as error:
         raise InterloomError(f"trajectories.runner: no scheduler at {runner} ({error})") from None
+    if "PREFECT_API_URL" not in os.environ:
+        raise InterloomError(
+            f"trajectories.runner = {runner}: set PREFECT_API_URL to a Prefect server that its "
+            "workers can reach (`prefect server start --host 0.0.0.0`)"
+        )
     yield from _submit(runner, settings, places, prompts, work, count)
 
 

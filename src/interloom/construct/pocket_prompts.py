@@ -7,6 +7,7 @@ Each writer below turns a random state into one draft of its sort; what the sort
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from interloom import images
 from interloom.construct.drafts import Draft, Writer
@@ -30,6 +31,7 @@ from interloom.pocket.scene import (
 MOST_THINGS = 7
 SCENE_FORMS: tuple[tuple[Form, int], ...] = (("canonical", 3), ("paraphrased", 4), ("vague", 2))
 EDIT_FORMS: tuple[tuple[Form, int], ...] = (("canonical", 2), ("paraphrased", 4), ("vague", 1))
+CHANGE_FORMS: tuple[tuple[Form, int], ...] = (("canonical", 2), ("paraphrased", 1))
 QUESTIONS = (
     "describe each picture",
     "write a caption for each picture",
@@ -107,10 +109,10 @@ TRADES: tuple[tuple[str, str, tuple[Operation, ...]], ...] = (
     ("robotics", "moving things", ("move", "swap")),
     ("robotics", "pick and place", ("add", "remove", "move")),
     ("professional_skills", "retouching", ("recolour", "replace")),
-    ("professional_skills", "cleaning up", ("remove", "background")),
-    ("storytelling", "what happens next", ("move", "background", "add")),
+    ("professional_skills", "cleaning up", ("remove", "move")),
+    ("storytelling", "what happens next", ("move", "background", "remove")),
     ("daily_life", "arranging a place", ("add", "move", "replace")),
-    ("art", "changing colours", ("recolour", "background", "swap")),
+    ("art", "changing colours", ("recolour", "swap")),
     ("workflows", "orders in a row", OPERATIONS),
 )
 
@@ -119,20 +121,10 @@ def edits(rng: random.Random) -> Draft:
     """One to three edits of a given picture, as orders in a row."""
     category, subcategory, operations = rng.choice(TRADES)
     start = random_scene(rng, rng.randint(2, 5))
+    form = _form(rng, EDIT_FORMS)
     count = rng.choices((1, 2, 3), (2, 3, 2))[0]
-    scene, texts, done, form = start, [], [], _form(rng, EDIT_FORMS)
-    while len(texts) < count:
-        edit = random_edit(rng, scene, rng.choice(operations))
-        if edit is None:
-            continue
-        # A vague order leaves the next one without a known picture: it stands alone.
-        texts.append(describe_edit(edit, scene, form, rng))
-        done.append(edit.operation)
-        scene = apply(scene, edit)
-        if form == "vague":
-            break
-    if scene == start:
-        raise MeaningError("the edits undo each other")
+    # A vague order leaves the next one without a known picture: it stands alone.
+    texts, done = _orders(rng, start, operations, 1 if form == "vague" else count, form)
     return Draft(
         text="; ".join(texts),
         category=category,
@@ -142,6 +134,38 @@ def edits(rng: random.Random) -> Draft:
         kind="continuation",
         pictures=(_picture(rng, start),),
     )
+
+
+def changes(rng: random.Random) -> Draft:
+    """A picture of one to three things by its caption, and one to three orders that change it."""
+    category, subcategory, operations = rng.choice(TRADES)
+    start = random_scene(rng, rng.randint(1, 3))
+    form = _form(rng, CHANGE_FORMS)
+    texts, done = _orders(rng, start, operations, rng.randint(1, 3), form)
+    return Draft(
+        text="; ".join([describe_scene(start, "canonical", rng), *texts]),
+        category=category,
+        subcategory=subcategory,
+        template=f"changes-{form}",
+        slots={"operations": done},
+    )
+
+
+def _orders(
+    rng: random.Random, start: Scene, operations: Sequence[Operation], count: int, form: Form
+) -> tuple[list[str], list[Operation]]:
+    """``count`` orders that change a picture, at most: one that holds nothing ends them."""
+    scene, texts, done = start, [], []
+    while len(texts) < count and scene.count:
+        edit = random_edit(rng, scene, rng.choice(operations))
+        if edit is None:
+            continue
+        texts.append(describe_edit(edit, scene, form, rng))
+        done.append(edit.operation)
+        scene = apply(scene, edit)
+    if scene == start:
+        raise MeaningError("the orders undo each other")
+    return texts, done
 
 
 def reasoning(rng: random.Random) -> Draft:
@@ -221,14 +245,15 @@ def question(rng: random.Random) -> Draft:
 
 
 SHARES: tuple[tuple[Writer, float], ...] = (
-    (picture, 0.13),
-    (composition, 0.05),
-    (riddle_picture, 0.11),
-    (edits, 0.47),
-    (reasoning, 0.07),
-    (procedure, 0.09),
-    (begun_procedure, 0.05),
-    (question, 0.03),
+    (picture, 0.10),
+    (composition, 0.04),
+    (riddle_picture, 0.08),
+    (edits, 0.43),
+    (changes, 0.16),
+    (reasoning, 0.05),
+    (procedure, 0.08),
+    (begun_procedure, 0.04),
+    (question, 0.02),
 )
 """What the requests consist of; the shares add up to 1. Edits of what is there are what generators
 fail at, and a critic learns from failures: they are the largest part."""

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 MOST_TRIES = 60
 """Drafts per wanted request before a writer counts as exhausted."""
+MOST_IN_VAIN = 3000
+"""Drafts in a row that were all turned down: so too."""
 
 
 def prompt_schema() -> pa.Schema:
@@ -73,10 +75,11 @@ def drafts(
     found: list[Draft] = []
     for (writer, _), wanted in zip(writers, quotas([s for _, s in writers], count), strict=True):
         rng = random.Random(derive_seed(seed, "prompts", writer.__name__))
-        kept = 0
+        kept = in_vain = 0
         for _ in range(MOST_TRIES * wanted):
-            if kept == wanted:
+            if kept == wanted or in_vain == MOST_IN_VAIN:
                 break
+            in_vain += 1
             try:
                 draft = writer(rng)
             except (MeaningError, RuleError):
@@ -92,7 +95,7 @@ def drafts(
             else:
                 seen.add(key)
                 found.append(draft)
-                kept += 1
+                kept, in_vain = kept + 1, 0
         if kept < wanted:
             raise InterloomError(
                 f"prompts.count = {count}: only {kept} different requests of the sort "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -233,22 +234,44 @@ def write_table(
 def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
     """Rows of one Parquet file or of a folder's shards in order, a few at a time.
 
+    Args:
+        columns: those that are read, in dots if they are inside of others; all if not given.
+
     Raises:
-        InterloomError: nothing there, or not Parquet; names the file.
+        InterloomError: nothing there, not Parquet, or without these columns; names the file.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    for file in _files(path):
+        with _sound(file), pq.ParquetFile(file) as parquet:
+            _check_columns(file, columns or (), parquet.schema_arrow)
+            for batch in parquet.iter_batches(BATCH, columns=columns):
+                yield from batch.to_pylist()
+
+
+def _files(path: Path) -> list[Path]:
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files or not files[0].exists():
         raise InterloomError(f"{path}: no Parquet file; run the stage that makes it")
-    for file in files:
-        try:
-            with pq.ParquetFile(file) as parquet:
-                for batch in parquet.iter_batches(BATCH, columns=columns):
-                    yield from batch.to_pylist()
-        except (pa.ArrowInvalid, OSError) as error:  # the latter for pages that do not unpack
-            raise InterloomError(f"{file}: not a sound Parquet file ({error})") from error
+    return files
+
+
+@contextmanager
+def _sound(file: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:  # the latter for pages that do not unpack
+        raise InterloomError(f"{file}: not a sound Parquet file ({error})") from error
+
+
+def _check_columns(file: Path, wanted: Iterable[str], found: pa.Schema) -> None:
+    missing = sorted({name.partition(".")[0] for name in wanted} - set(found.names))
+    if missing:
+        raise InterloomError(
+            f"{file}: no column {missing[0]!r}; this is not what the stage that makes it wrote"
+        )
 
 
 def about(path: Path) -> dict[str, Any]:
@@ -287,15 +310,22 @@ def write_shards(
 
 def read_trajectories(folder: Path) -> Iterator[Trajectory]:
     """All trajectories of a folder of shards, in the order of the requests."""
-    return (trajectory_from(row) for row in read_rows(folder))
+    return (trajectory_from(row) for row in read_rows(folder, trajectory_schema().names))
 
 
 def read_chosen(folder: Path, ids: Collection[str]) -> Iterator[Trajectory]:
-    """The trajectories of these requests, in order; pictures of others are not read."""
+    """The trajectories of these requests, in order; pictures of others are not read.
+
+    Raises:
+        InterloomError: as ``read_rows`` does.
+    """
     import pyarrow.dataset as ds
 
     chosen = ds.field("id").isin(list(ids))
-    rows = ds.dataset(folder, format="parquet").to_batches(
-        filter=chosen, batch_size=BATCH, batch_readahead=1, fragment_readahead=1
-    )
-    return (trajectory_from(row) for batch in rows for row in batch.to_pylist())
+    for file in _files(folder):
+        with _sound(file):
+            shard = ds.dataset(file, format="parquet")
+            _check_columns(file, trajectory_schema().names, shard.schema)
+            rows = shard.to_batches(filter=chosen, batch_size=BATCH, batch_readahead=1)
+            for batch in rows:
+                yield from map(trajectory_from, batch.to_pylist())

@@ -202,9 +202,14 @@ def plan(
     understood = understand(text, before)
     goal, when = understood.goal, ""
     if before is None or goal.before is None:
-        target = _in_a_row(understood.plain, goal)
-        order = _as_said(understood.plain, target)
-        steps = scene_steps(target, order, word, first_number)
+        # A picture that is to change is drawn as it is said first.
+        caption, changes, orders = understood.plain.partition("; ")
+        first = parse(caption) if changes else goal
+        target = _in_a_row(caption, first)
+        steps = scene_steps(target, _as_said(caption, target), word, first_number)
+        if changes:
+            edits = _edits_as_said(orders, target, goal)
+            steps += edit_steps(target, edits, word, first_number + len(steps))
         when = "" if target.background == "day" else f"at {target.background}: "
     else:
         edits = _edits_as_said(understood.plain, before, goal)
