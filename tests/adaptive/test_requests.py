@@ -19,10 +19,12 @@ from interloom.errors import InterloomError
 from interloom.pocket.scene import scene_split
 from interloom.pocket.several import understand_all
 
+ROUND = sum(one.weight for one in SUBCATEGORIES)
+
 
 @pytest.fixture(scope="module")
 def prompts():
-    return pocket_prompts(84, 3)
+    return pocket_prompts(ROUND * 3, 3)
 
 
 def test_21_sub_categories_in_six_groups():
@@ -30,10 +32,11 @@ def test_21_sub_categories_in_six_groups():
     assert len(GROUPS) == 6
 
 
-def test_requests_are_spread_evenly_differ_and_are_of_the_training_side(prompts):
-    assert Counter(p.category for p in prompts) == dict.fromkeys(CATEGORIES, 4)
-    assert len({(p.instruction, p.references) for p in prompts}) == 84
-    assert len({p.id for p in prompts}) == 84
+def test_requests_are_spread_by_weight_differ_and_are_of_the_training_side(prompts):
+    wanted = {f"{one.group}/{one.name}": 3 * one.weight for one in SUBCATEGORIES}
+    assert Counter(p.category for p in prompts) == wanted and set(wanted) == set(CATEGORIES)
+    assert len({(p.instruction, p.references) for p in prompts}) == 3 * ROUND
+    assert len({p.id for p in prompts}) == 3 * ROUND
     for prompt in prompts:
         scenes = [reading(data).best_guess for data in prompt.references]
         goal = understand_all(prompt.instruction, scenes).goal

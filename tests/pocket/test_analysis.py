@@ -48,6 +48,9 @@ def test_what_is_asked_is_told_in_the_order_in_which_it_was_said():
     text = "a blue cup at the center, a red sun at the top left"
     told = analysis.evaluate(text, parse(text), verdict(FULL, parse(text)))
     assert told.reasoning.startswith("center: blue cup, shows blue cup, yes; top left")
+    text = "place a blue cup in the center; add a red sun at the top left"
+    goal = parse(text, Scene())
+    assert analysis.evaluate(text, goal, verdict(FULL, goal)).reasoning.startswith("center")
 
 
 @pytest.mark.parametrize(

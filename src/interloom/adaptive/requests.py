@@ -138,6 +138,8 @@ class Subcategory:
     group: str
     name: str
     write: Writer
+    weight: int = 1
+    """How often it is asked, against the others."""
 
 
 SUBCATEGORIES: tuple[Subcategory, ...] = (
@@ -154,8 +156,8 @@ SUBCATEGORIES: tuple[Subcategory, ...] = (
     Subcategory("spatial and viewpoint", "relative places", _rule("spatial", False)),
     Subcategory("global and style", "time of day", _edits(("background",), 1)),
     Subcategory("global and style", "one colour for all", _all_in_one_colour),
-    Subcategory("global and style", "simple pictures", _picture((1, 2))),
-    Subcategory("global and style", "crowded pictures", _picture((3, 4, 5, 6))),
+    Subcategory("global and style", "simple pictures", _picture((1, 2)), 2),
+    Subcategory("global and style", "crowded pictures", _picture((3, 4, 5, 6)), 4),
     Subcategory("dynamics and logic", "what happens next", _rule("temporal", False)),
     Subcategory("dynamics and logic", "what follows", _rule("causal", False)),
     Subcategory("dynamics and logic", "riddles", _riddle),
@@ -168,15 +170,16 @@ CATEGORIES: tuple[str, ...] = tuple(f"{one.group}/{one.name}" for one in SUBCATE
 
 
 def pocket_prompts(count: int, seed: int) -> list[Prompt]:
-    """``count`` different requests of the training side, spread evenly over the sub-categories.
+    """``count`` different requests of the training side, over the sub-categories by their weights.
 
     Raises:
         InterloomError: a sub-category has no further ones.
     """
+    turns = [sub for sub in SUBCATEGORIES for _ in range(sub.weight)]
     prompts: list[Prompt] = []
     taken: set[str] = set()
     for number in range(count):
-        sub = SUBCATEGORIES[number % len(SUBCATEGORIES)]
+        sub = turns[number % len(turns)]
         rng = random.Random(derive_seed(seed, "adaptive", number))
         prompts.append(_new(sub, number, rng, taken))
     return prompts

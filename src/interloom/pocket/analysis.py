@@ -6,6 +6,8 @@ whether it does, and which edits would mend it.
 
 from __future__ import annotations
 
+import re
+
 from interloom.pocket.goal import Goal
 from interloom.pocket.language import (
     KEEP,
@@ -32,8 +34,13 @@ def _asked(text: str, goal: Goal, verdict: Verdict) -> list[int]:
     """Cells that an instruction is about, in the order in which it names their places."""
     start = goal.before or Scene()
     cells = start.difference(verdict.expected)
-    said = {cell: text.find(f"at the {POSITIONS[cell]}") for cell in cells}
-    return sorted(cells, key=lambda cell: (said[cell] < 0, said[cell], cell))
+    return sorted(cells, key=lambda cell: (_said_at(text, cell), cell))
+
+
+def _said_at(text: str, cell: int) -> int:
+    """Where a text first names a cell; behind its end if nowhere."""
+    found = re.search(rf"\b(?:at|in|to) the {POSITIONS[cell]}\b", text)
+    return found.start() if found else len(text)
 
 
 def _seen(verdict: Verdict, cell: int) -> str:
