@@ -40,12 +40,10 @@ def findings(study: Study) -> Findings:
     if "rl" in names:
         claims += _savings(study, names, questions)
     agreement = _verdicts(study, "sft")
-    claims.append(
-        Claim(
-            f"4. the model's own verdicts are right in {AGREEMENT:g} of 100 at least",
-            compared("right verdicts", agreement, f"{AGREEMENT:g}", _constant(agreement)),
-        )
-    )
+    if all(agreement.values()):  # a model that knows no form has no verdicts
+        verdicts = compared("right verdicts", agreement, f"{AGREEMENT:g}", _constant(agreement))
+        text = f"4. the model's own verdicts are right in {AGREEMENT:g} of 100 at least"
+        claims.append(Claim(text, verdicts))
     if "full-loss" in names:
         masked = _of_rows(study, "sft", "full-loss", _success, "success")
         questions["requests of growing complexity: what masking buys"] = [
