@@ -76,7 +76,7 @@ def test_a_killed_training_continues_and_ends_the_same(
     options = project.settings.grpo_adaptive.model_copy(update={"evaluations": 2})
     settings = project.settings.model_copy(update={"grpo_adaptive": options})
     project = Project(project.root, settings)
-    killed = Project(project.root.with_name("other"), settings)
+    killed = Project(project.root.with_name(f"{project.root.name}-killed"), settings)
     shutil.copytree(project.root, killed.root)
     project.run("grpo-adaptive")
     real, seen = grpo.measure.figures, []

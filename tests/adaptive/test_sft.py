@@ -83,7 +83,7 @@ def test_the_stage_trains_evaluates_and_leaves_a_whole_model(project: Project):
 def test_a_killed_training_continues_and_ends_the_same(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ):
-    other = project.root.with_name("other")
+    other = project.root.with_name(f"{project.root.name}-killed")
     shutil.copytree(project.root, other)
     project.run("sft-adaptive")
     real, seen = sft.measure.figures, []
