@@ -24,6 +24,7 @@ from interloom.benchmarks import kris
 from interloom.benchmarks.graded import Graded
 from interloom.benchmarks.kris import KNOWLEDGE, Grades, Item
 from interloom.benchmarks.pocket_scenes import (
+    carry_out,
     draw,
     edit_to_evaluation,
     evaluation_scene,
@@ -43,7 +44,6 @@ from interloom.pocket.scene import (
     Scene,
     apply,
     edits_between,
-    random_edit,
     random_scene,
     random_sprite,
     scene_split,
@@ -132,16 +132,13 @@ def _several(rng: random.Random) -> Made:
     """Three edits in one instruction, none of which undoes another."""
     while True:
         before = random_scene(rng, 3)
-        scene, said = before, []
-        for operation in rng.sample(OPERATIONS, 3):
-            edit = random_edit(rng, scene, operation)
-            if edit is None:
-                break
-            said.append(describe_edit(edit, scene))
-            scene = apply(scene, edit)
-        whole = len(said) == 3 and len(edits_between(before, scene)) >= 3
-        if whole and scene_split(scene) == "evaluation":
-            return Made("; ".join(said), before, scene)
+        made = carry_out(rng, before, rng.sample(OPERATIONS, 3))
+        if made is None:
+            continue
+        scenes, said = made
+        whole = len(edits_between(before, scenes[-1])) >= 3
+        if whole and scene_split(scenes[-1]) == "evaluation":
+            return Made("; ".join(said), before, scenes[-1])
 
 
 def _composed(rng: random.Random) -> Made:

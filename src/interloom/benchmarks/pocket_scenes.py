@@ -60,22 +60,33 @@ def edit_to_evaluation(
                 return before, edit, after
 
 
+def carry_out(
+    rng: random.Random, before: Scene, operations: Sequence[Operation]
+) -> tuple[list[Scene], list[str]] | None:
+    """A random order of each operation in turn: the scene before and after each, and the orders.
+
+    ``None`` where a scene allows no such edit.
+    """
+    scenes, orders = [before], []
+    for operation in operations:
+        edit = random_edit(rng, scenes[-1], operation)
+        if edit is None:
+            return None
+        orders.append(describe_edit(edit, scenes[-1]))
+        scenes.append(apply(scenes[-1], edit))
+    return scenes, orders
+
+
 def changed_scenes(rng: random.Random, count: int) -> tuple[list[Scene], list[str]]:
     """A scene of one to three things, ``count`` orders, and the scene after each of them.
 
     No two orders are of one kind; the last scene is of the evaluation split.
     """
     while True:
-        scenes = [random_scene(rng, rng.randint(1, 3))]
-        orders: list[str] = []
-        for operation in rng.sample(OPERATIONS, count):
-            edit = random_edit(rng, scenes[-1], operation)
-            if edit is None:
-                break
-            orders.append(describe_edit(edit, scenes[-1]))
-            scenes.append(apply(scenes[-1], edit))
-        if len(orders) == count and scene_split(scenes[-1]) == "evaluation":
-            return scenes, orders
+        start = random_scene(rng, rng.randint(1, 3))
+        made = carry_out(rng, start, rng.sample(OPERATIONS, count))
+        if made and scene_split(made[0][-1]) == "evaluation":
+            return made
 
 
 def asked_procedure(

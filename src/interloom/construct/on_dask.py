@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interloom.construct import parts
+from interloom.construct.division import all_parts
 from interloom.construct.parts import Places, Tally
 from interloom.errors import InterloomError
 
@@ -43,8 +44,6 @@ def share_of(settings: RemotesSettings, workers: int) -> RemotesSettings:
 
 def do_part(job: bytes, number: int) -> tuple[int, Tally]:
     """What a worker does: its requests, and what came of them."""
-    from interloom.construct.trajectories import all_parts
-
     settings, places, prompts, work = pickle.loads(job)
     part = all_parts(settings, prompts)[number]
     mine = replace(places, calls=work / f"calls-{number:05d}.sqlite")

@@ -26,12 +26,12 @@ from interloom.benchmarks.graded import Graded
 from interloom.construct import store
 from interloom.runner import StageRun
 from interloom.settings import load_settings
-from interloom.stages import STAGES, find_stage
+from interloom.stages import find_stage
 from interloom.study import reasoning
 from interloom.study.comparison import Scores
-from interloom.study.lab import Lab, Params
+from interloom.study.lab import Lab, Params, stage_of
 from interloom.study.reasoning import FREE, Row
-from interloom.study.tasks import Task, run_all
+from interloom.study.tasks import Task
 
 Output = Literal["adaptive-sft", "adaptive-rl"]
 BENCHMARKS = ("kris", "omnicontext")
@@ -105,15 +105,9 @@ class Study:
         trained, then all trainings, and what is measured at the end."""
         for seed in self.plan.seeds:
             self.lab.stage(self._params(seed, "full"), "adaptive-data")
-        run_all(list(self.lab.tasks.values()), jobs, said)
+        self.lab.run(jobs, said)
         self.lay_out()
-        order = [spec.name for spec in STAGES]
-
-        def rank(task: Task) -> int:
-            stage = task.folder.parent.name
-            return order.index(stage) if stage in order else len(order)
-
-        run_all(sorted(self.lab.tasks.values(), key=rank), jobs, said)
+        self.lab.run(jobs, said)
 
     def lay_out(self) -> None:
         """All tasks. Needs the stories."""
@@ -135,7 +129,7 @@ class Study:
             )
         params = self._params(seed, variant.name, changes)
         model = self.lab.output(params, variant.output)
-        made = self.lab.stage(params, _stage_of(variant.output))
+        made = self.lab.stage(params, stage_of(variant.output).name)
         sections = {"seed", "unified", "evaluate_adaptive", "grading", "adaptive_data"}
         said = params.settings.model_dump(mode="json", include=sections)
         for benchmark in BENCHMARKS:
@@ -199,10 +193,6 @@ def same_steps(epochs: float, stories: Path, modes: Sequence[str]) -> float:
     count = Counter(story.mode for story in files.read_stories(stories / "stories.parquet"))
     some = sum(count[mode] for mode in count if mode in modes)
     return round(epochs * count.total() / max(1, some), 3)
-
-
-def _stage_of(output: Output) -> str:
-    return next(spec.name for spec in STAGES if output in spec.outs)
 
 
 def _answer(folder: Path, *, params: Path, benchmark: str, output: Output, model: Path) -> None:

@@ -49,7 +49,6 @@ def critic_rl(
     from interloom.study import critic_rl as study
     from interloom.study import report
     from interloom.study.claims import findings
-    from interloom.study.tasks import cost
 
     root = find_project()
     os.chdir(root)
@@ -71,14 +70,8 @@ def critic_rl(
     made = study.Study(root, out, plan)
     made.run(jobs, typer.echo)
     found = findings(made)
-    spent = sum(cost(folder)["cpu_seconds"] for folder in made.lab.tasks)
-    head = (
-        f"`interloom study critic-rl --seeds {seeds} --items {items} --cases {cases}`: {seeds} "
-        "seeds, each with its own data, agents and held-out items; scores are 0-100; differences "
-        "are paired by item, their intervals from a bootstrap over seeds and items. Bold: the "
-        "interval excludes zero. Judge and truth: the pocket world's verifier. "
-        f"{len(made.lab.tasks)} tasks, {spent / 60:.0f} CPU minutes."
-    )
+    command = f"interloom study critic-rl --seeds {seeds} --items {items} --cases {cases}"
+    head = _head(command, seeds, "agents", list(made.lab.tasks))
     files = report.write("critic-rl", head, found.claims, found.comparisons, to)
     _record("critic-rl", settings, root, found, files, seeds=seeds, items=items, cases=cases)
     typer.echo((to / "critic-rl.md").read_text(encoding="utf-8"))
@@ -109,7 +102,6 @@ def adaptive(
     from interloom.settings import load_settings
     from interloom.study import adaptive as study
     from interloom.study import adaptive_claims, report
-    from interloom.study.tasks import cost
 
     root = find_project()
     os.chdir(root)
@@ -129,17 +121,10 @@ def adaptive(
     made = study.Study(root, out, plan)
     made.run(jobs, typer.echo)
     found = adaptive_claims.findings(made)
-    spent = sum(cost(folder)["cpu_seconds"] for folder in made.lab.tasks)
-    said = "".join(f" --variant {name}" for name in only or ())
-    said += "".join(f" --set {change}" for change in changes or ())
-    head = (
-        f"`interloom study adaptive --seeds {seeds} --items {items} --cases {cases}{said}`: "
-        f"{seeds} "
-        "seeds, each with its own data, models and held-out items; scores are 0-100; differences "
-        "are paired by item, their intervals from a bootstrap over seeds and items. Bold: the "
-        "interval excludes zero. Judge and truth: the pocket world's verifier. "
-        f"{len(made.lab.tasks)} tasks, {spent / 60:.0f} CPU minutes."
-    )
+    command = f"interloom study adaptive --seeds {seeds} --items {items} --cases {cases}"
+    command += "".join(f" --variant {name}" for name in only or ())
+    command += "".join(f" --set {change}" for change in changes or ())
+    head = _head(command, seeds, "models", list(made.lab.tasks))
     files = report.write("adaptive", head, found.claims, found.comparisons, to)
     modes = to / "adaptive-modes.png"
     adaptive_claims.plot_modes(made, modes)
@@ -150,6 +135,20 @@ def adaptive(
         "adaptive", settings, root, found, [*files, modes], seeds=seeds, items=items, cases=cases
     )
     typer.echo((to / "adaptive.md").read_text(encoding="utf-8"))
+
+
+def _head(command: str, seeds: int, trained: str, folders: Sequence[Path]) -> str:
+    """What was done, how to read the tables, and what it took."""
+    from interloom.study.tasks import cost
+
+    spent = sum(cost(folder)["cpu_seconds"] for folder in folders)
+    return (
+        f"`{command}`: {seeds} seeds, each with its own data, {trained} and held-out items; scores "
+        "are 0-100; differences are paired by item, their intervals from a bootstrap over seeds "
+        "and items. Bold: the interval excludes zero. Judge and truth: the pocket world's "
+        "verifier. "
+        f"{len(folders)} tasks, {spent / 60:.0f} CPU minutes."
+    )
 
 
 def _known(kind: str, asked: Sequence[str], names: Sequence[str]) -> None:

@@ -16,11 +16,10 @@ import pyarrow.parquet as pq
 
 from interloom.benchmarks.parts import AGENTS
 from interloom.settings import Settings, SystemName
-from interloom.stages import STAGES
 from interloom.study.comparison import Scores
 from interloom.study.lab import Lab, Params, graded
 from interloom.study.repairs import Outcome, read_outcome
-from interloom.study.tasks import Task, run_all
+from interloom.study.tasks import Task
 
 SYSTEMS: tuple[SystemName, ...] = (
     "generator", "zero-shot", "planner-sft", "full-sft", "full-rl", "oracle",
@@ -122,15 +121,9 @@ class Study:
         variant is trained, then all trainings, and the evaluations at the end, so that many short
         tasks are left there and no processor waits for a long one."""
         self.lay_out_data()
-        run_all(list(self.lab.tasks.values()), jobs, said)
+        self.lab.run(jobs, said)
         self.lay_out()
-        order = [spec.name for spec in STAGES]
-
-        def rank(task: Task) -> int:
-            stage = task.folder.parent.name
-            return order.index(stage) if stage in order else len(order)
-
-        run_all(sorted(self.lab.tasks.values(), key=rank), jobs, said)
+        self.lab.run(jobs, said)
 
     def lay_out_data(self) -> list[Task]:
         """The tasks that make the critics' data of all seeds and variants."""

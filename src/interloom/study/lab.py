@@ -35,7 +35,7 @@ from interloom.runner import StageRun, run_stage
 from interloom.settings import Settings, SystemName, change_params, load_settings
 from interloom.stages import STAGES, StageSpec, find_stage, maker
 from interloom.study import repairs
-from interloom.study.tasks import Task
+from interloom.study.tasks import Task, run_all
 
 CALLS = "calls.sqlite"
 
@@ -95,12 +95,9 @@ class Lab:
         )
 
     def output(self, params: Params, name: str) -> Path:
-        """Where a stage's output will be (``critic-rl``), its stage made a task; or shipped
-        data."""
-        path = next(spec.outs[name] for spec in STAGES if name in spec.outs)
-        made_by = maker(path)
-        assert made_by is not None
-        return self.stage(params, made_by.name).folder / path
+        """Where a stage's output (``critic-rl``) will be; its stage is made a task."""
+        spec = stage_of(name)
+        return self.stage(params, spec.name).folder / spec.outs[name]
 
     def cell(
         self,
@@ -124,7 +121,7 @@ class Lab:
         models = [name for name in agents if name in MODELS and name != "vlm"]
         sources = {name: (trained or {}).get(name, params) for name in models}
         folders = {name: self.output(source, name) for name, source in sources.items()}
-        before = [self.stage(of, _stage_of(name).name).folder for name, of in sources.items()]
+        before = [self.stage(of, stage_of(name).name).folder for name, of in sources.items()]
         sections = params.settings.model_dump(
             mode="json", include={"seed", "models", "teacher", "evaluate", "grading"}
         )
@@ -157,7 +154,7 @@ class Lab:
     def critics(self, params: Params, cases: int, models: Mapping[str, tuple[Params, str]]) -> Task:
         """The task that tries critics (name → params and output) on the same failed steps."""
         folders = {name: self.output(*source) for name, source in models.items()}
-        before = [self.stage(of, _stage_of(output).name) for of, output in models.values()]
+        before = [self.stage(of, stage_of(output).name) for of, output in models.values()]
         sections = params.settings.model_dump(mode="json", include={"seed", "models"})
         key = _key(
             cases,
@@ -195,6 +192,17 @@ class Lab:
         key = _key(list(parts), [one.name for one in before], [self._code(one) for one in modules])
         return self._add(Task(name, self.out / kind / key, work, tuple(before)))
 
+    def run(self, jobs: int, said: Callable[[str], None]) -> None:
+        """Carry out all tasks that are not done yet, by the order of the stages; many short ones
+        are left for the end, so that no processor waits there for a long one."""
+        order = [spec.name for spec in STAGES]
+
+        def rank(task: Task) -> int:
+            stage = task.folder.parent.name
+            return order.index(stage) if stage in order else len(order)
+
+        run_all(sorted(self.tasks.values(), key=rank), jobs, said)
+
     def _add(self, task: Task) -> Task:
         return self.tasks.setdefault(task.folder, task)
 
@@ -212,7 +220,8 @@ def graded(cell: Task, benchmark: str, system: SystemName) -> Graded:
     return Graded.read(cell.folder / benchmark / system / "graded.json")
 
 
-def _stage_of(output: str) -> StageSpec:
+def stage_of(output: str) -> StageSpec:
+    """The stage that makes an output (``critic-rl``)."""
     return next(spec for spec in STAGES if output in spec.outs)
 
 

@@ -18,13 +18,12 @@ from interloom.adaptive import measure
 from interloom.adaptive.reasoner import AdaptiveReasoner, Budget
 from interloom.adaptive.story import Prompt
 from interloom.backends.pocket_analyzer import PocketAnalyzer
-from interloom.pocket.language import describe_edit, describe_scene
+from interloom.benchmarks.pocket_scenes import carry_out
+from interloom.pocket.language import describe_scene
 from interloom.pocket.render import render
 from interloom.pocket.scene import (
     OPERATIONS,
     Scene,
-    apply,
-    random_edit,
     random_scene,
     scene_split,
 )
@@ -90,15 +89,10 @@ def _scene(rng: random.Random, things: int) -> Scene:
 
 def _orders(rng: random.Random, count: int) -> tuple[Scene, str]:
     while True:
-        start = scene = random_scene(rng, rng.randint(2, 5))
-        said = []
-        while len(said) < count:
-            edit = random_edit(rng, scene, rng.choice(OPERATIONS))
-            if edit is not None:
-                said.append(describe_edit(edit, scene))
-                scene = apply(scene, edit)
-        if scene != start and _held_out(scene):
-            return start, "; ".join(said)
+        start = random_scene(rng, rng.randint(2, 5))
+        made = carry_out(rng, start, rng.choices(OPERATIONS, k=count))
+        if made and made[0][-1] != start and _held_out(made[0][-1]):
+            return start, "; ".join(made[1])
 
 
 def reason(
