@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,8 +20,8 @@ from interloom.serve.api import make_app
 from interloom.serve.guard import LOOPBACK, Keys
 from interloom.serve.host import Host
 from interloom.serve.metrics import Metrics
-from interloom.serve.pipeline import Pipeline
 from interloom.serve.service import Service
+from interloom.serve.system import System
 from interloom.serve.traces import Traces
 
 
@@ -34,7 +35,7 @@ class Running:
 
 @contextmanager
 def running(
-    served: Pipeline | None = None,
+    served: System[Any] | None = None,
     *,
     keys: Path | None = None,
     traces: str | None = None,

@@ -76,20 +76,22 @@ class Limits:
     """What one completion may use. ``images`` counts the pictures that it makes.
 
     When they are used up no further picture can begin, and after the token ``end_after`` (if
-    given) the completion ends. The tokens ``reluctant`` are made less likely, by ``reluctance``
-    nats.
+    given) one more is written, which shows whether the model would have gone on, and the completion
+    ends. Right after ``end_after`` the end is made likelier, by ``reluctance`` nats.
     """
 
     tokens: int
     images: int | None = None
     end_after: int | None = None
-    reluctant: tuple[int, ...] = ()
     reluctance: float = 0.0
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote after a prompt: its tokens, and whether it came to an end by itself."""
+    """What a model wrote after a prompt: its tokens, and whether it came to an end.
+
+    One that neither ended nor was cut off has as its last token one at which it was to pause.
+    """
 
     tokens: tuple[int, ...]
     ended: bool
@@ -226,9 +228,7 @@ class SpanConstraint(LogitsProcessor):
         self.end_after = torch.tensor(
             [VISUAL if li.end_after is None else li.end_after for li in limits]
         )
-        self.price = torch.zeros(len(limits), vocabulary)
-        for row, limit in enumerate(limits):
-            self.price[row, list(limit.reluctant)] = limit.reluctance
+        self.reluctance = torch.tensor([limit.reluctance for limit in limits])
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores (B, V) after the tokens (B, L)."""
@@ -247,13 +247,14 @@ class SpanConstraint(LogitsProcessor):
             free[:, None], self.not_visual.to(device), self.not_text.to(device)
         ).clone()
         banned[~drawing & used_up, self.stream.start] = True
-        scores = (scores - self.price.to(device)).masked_fill(banned, -torch.inf)
+        decides = input_ids[:, -1] == self.end_after.to(device)
+        scores = scores.masked_fill(banned, -torch.inf)
+        scores[:, self.stream.eos] += self.reluctance.to(device) * decides
         scores = torch.where(
             drawing[:, None], _sampled(scores, self.picture), _sampled(scores, self.text)
         )
         forced = torch.where(drawing & (wanted != VISUAL), wanted, VISUAL)
-        last = input_ids[:, -1]
-        finished = ~drawing & used_up & (last == self.end_after.to(device))
+        finished = ~drawing & used_up & (input_ids[:, -2] == self.end_after.to(device))
         forced = torch.where(finished, self.stream.eos, forced)
         rows = forced != VISUAL
         scores[rows] = -torch.inf
@@ -449,11 +450,16 @@ class UnifiedModel:
         text: Sampling = GREEDY,
         picture: Sampling = GREEDY,
         seed: int = 0,
+        pauses: Sequence[int] = (),
     ) -> list[Completion]:
         """One completion per prompt (tokens as ``prompt`` makes them), in order.
 
         A completion holds a picture's beginning that its prompt ended in, so that it is a stream of
         its own. The caller's random state is left as it was.
+
+        Args:
+            pauses: tokens of text after which a completion stops without having ended; a prompt of
+                everything so far goes on from there.
 
         Raises:
             InterloomError: out of memory.
@@ -465,7 +471,7 @@ class UnifiedModel:
             for start in range(0, len(order), self.batch_size):
                 batch = order[start : start + self.batch_size]
                 rows = [list(prompts[i]) for i in batch]
-                made = self._continue(rows, [limits[i] for i in batch], text, picture)
+                made = self._continue(rows, [limits[i] for i in batch], text, picture, pauses)
                 found |= dict(zip(batch, made, strict=True))
         return [found[i] for i in range(len(prompts))]
 
@@ -478,6 +484,7 @@ class UnifiedModel:
         limits: Sequence[Limits],
         text: Sampling,
         picture: Sampling,
+        pauses: Sequence[int],
     ) -> list[Completion]:
         stream, length = self.stream, max(map(len, rows))
         ids = torch.full((len(rows), length), stream.pad)
@@ -496,7 +503,7 @@ class UnifiedModel:
                 max_new_tokens=max(limit.tokens for limit in limits),
                 # All shaping is the constraint's: plain sampling of what it leaves.
                 do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-                eos_token_id=stream.eos, pad_token_id=stream.pad,
+                eos_token_id=[stream.eos, *pauses], pad_token_id=stream.pad,
             )  # fmt: skip
         except torch.OutOfMemoryError as error:
             raise InterloomError(
@@ -506,9 +513,10 @@ class UnifiedModel:
         completions = []
         for row, new, limit in zip(rows, made[:, length:].tolist(), limits, strict=True):
             written = new[: limit.tokens]
-            ended = stream.eos in written
-            if ended:
-                written = written[: written.index(stream.eos)]
+            stops = [place for place, token in enumerate(written) if token in (stream.eos, *pauses)]
+            ended = bool(stops) and written[stops[0]] == stream.eos
+            if stops:
+                written = written[: stops[0] + (not ended)]
             begun = header if row[-len(header) :] == header else []
             completions.append(Completion((*begun, *written), ended))
         return completions

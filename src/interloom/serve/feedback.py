@@ -21,7 +21,7 @@ from interloom.digests import digest
 from interloom.errors import InterloomError
 from interloom.records import Critique, Failure, Trajectory
 from interloom.roles import CritiqueCase, Teacher
-from interloom.serve.traces import FEEDBACK_TAG, RESPONSE_TAG, experiment_name
+from interloom.serve.traces import FEEDBACK_TAG, MODE_TAG, RESPONSE_TAG, experiment_name
 from interloom.tracking import tracking_uri
 
 if TYPE_CHECKING:
@@ -131,6 +131,10 @@ def _judged_rows(
                 verdicts[about["step"], about["attempt"]] = Verdict(
                     given.value, about.get("correction"), given.rationale
                 )
+        if MODE_TAG in trace.info.tags:
+            # Its words are a story's: they would teach the critic another language.
+            lost["of a unified model"] += len(verdicts)
+            continue
         trajectory = _trajectory(trace)
         if trajectory is None:
             lost["trace without content"] += len(verdicts)
