@@ -10,6 +10,7 @@ from typing import Any
 
 from pocket_renderer import RenderGenerator
 
+from interloom.adaptive.reasoner import AdaptiveReasoner, Writing
 from interloom.backends.pocket import PocketTeacher
 from interloom.records import Failure, Request
 from interloom.roles import CritiqueCase, GenerationJob
@@ -43,6 +44,25 @@ class Gate:
         if any("explode" in job.prompt for job in jobs):
             raise RuntimeError(f"cannot draw {jobs[0].prompt}")
         return self.inner.generate(jobs)
+
+
+class Gated(AdaptiveReasoner):
+    """A reasoner that waits for ``open`` before it writes on, and notes its batches."""
+
+    def __init__(self, inner: AdaptiveReasoner) -> None:
+        import threading
+
+        super().__init__(inner.unified, max_tokens=inner.max_tokens)
+        self.open, self.called = threading.Event(), threading.Event()
+        self.batches: list[int] = []
+
+    def go_on(self, stories: Sequence[Writing], *, seed: int = 0) -> None:
+        self.batches.append(len(stories))
+        self.called.set()
+        assert self.open.wait(30)
+        if any("explode" in story.prompt.instruction for story in stories):
+            raise RuntimeError("boom")
+        super().go_on(stories, seed=seed)
 
 
 @dataclass

@@ -10,10 +10,13 @@ from registry_project import (
     ANA,
     BETTER,
     GOOD,
+    LIMITS,
     MODEL,
+    MODELS,
     WORSE,
     add_version,
     evidence,
+    from_template,
     history,
     promoted,
     runs_of,
@@ -194,3 +197,42 @@ def test_a_foreign_or_deleted_experiment_is_named(catalogue: Catalogue) -> None:
     catalogue.client.delete_experiment(found)
     with pytest.raises(InterloomError, match="was deleted, and with it the ledger"):
         history(catalogue)
+
+
+def test_each_system_has_its_own_champion_and_history(catalogue: Catalogue) -> None:
+    promoted(catalogue, GOOD, BETTER)
+    promoted(catalogue, WORSE, GOOD, system="adaptive")
+    assert aliases(catalogue, MODELS["adaptive"]) == {"challenger": "2", "champion": "2"}
+    assert told(catalogue, "adaptive") == [
+        "promotion of 1, champion none → 1",
+        "promotion of 2, champion 1 → 2",
+    ]
+    add_version(catalogue, evidence(WORSE), "adaptive")
+    proposal = propose(catalogue, "adaptive", None)
+    assert (proposal.model, proposal.champion) == (MODELS["adaptive"], "2")
+    with pytest.raises(InterloomError, match="version 3 is refused: rise: difference"):
+        promote(catalogue, proposal, ANA)
+    assert rollback(catalogue, "adaptive", None, ANA).after == "1"
+    assert [entry.kind for entry in history(catalogue, "adaptive")] == [
+        "promotion", "promotion", "refusal", "rollback",
+    ]  # fmt: skip
+    assert aliases(catalogue, MODELS["adaptive"])["champion"] == "1"
+    # The other system's ledger and aliases are what they were.
+    assert aliases(catalogue, MODEL) == {"challenger": "2", "champion": "2"}
+    assert [entry.number for entry in history(catalogue)] == [1, 2]
+    names = {run.info.run_name.split()[0] for run in runs_of(catalogue)}
+    assert names == set(MODELS.values())
+
+
+def test_each_system_has_its_own_limits(empty_mlflow: Path, tmp_path: Path) -> None:
+    strict = LIMITS | {"max_images_per_request": 1.5}
+    there = from_template(empty_mlflow, tmp_path / "strict", adaptive=strict)
+    add_version(there, evidence(GOOD))
+    add_version(there, evidence(GOOD), "adaptive")
+    assert propose(there, "agents", None).verdict.passed
+    assert propose(there, "adaptive", None).verdict.reasons == [
+        "images per request: 2.00 (limit: ≤ 1.5)"
+    ]
+    with pytest.raises(InterloomError, match=r"no @challenger.*dvc repro register-adaptive"):
+        there.client.delete_registered_model_alias(MODELS["adaptive"], "challenger")
+        propose(there, "adaptive", None)

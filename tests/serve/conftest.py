@@ -12,14 +12,18 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 import uvicorn
 from served import pipeline, settings
 from tiny_project.project import free_port
 
+from interloom.adaptive.reasoner import AdaptiveReasoner
+from interloom.backends.unified import UnifiedModel
 from interloom.serve.api import make_app
 from interloom.serve.guard import LOOPBACK, Keys
 from interloom.serve.host import Host
 from interloom.serve.metrics import Metrics
+from interloom.serve.reasoner import Reasoner
 from interloom.serve.service import Service
 from interloom.serve.system import System
 from interloom.serve.traces import Traces
@@ -86,6 +90,14 @@ def start() -> Iterator[Start]:
 
     with ExitStack() as stack:
         yield lambda *given, **named: stack.enter_context(running(*given, **named))
+
+
+@pytest.fixture(scope="module")
+def reasoner(taught_umm: Path) -> Reasoner:
+    """The unified model, as it is served."""
+    torch.set_num_threads(1)
+    unified = UnifiedModel.from_pretrained(taught_umm, image_pixels=96)
+    return Reasoner("story", "1", "test", AdaptiveReasoner(unified, max_tokens=320))
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 from data_project import DATA_STAGES, Project, play_generators, small_settings
 from served import ROOT, pipeline
+from taught_umm import MULTI_STEP, STEP_TEXTS
 from typer.testing import CliRunner
 
 from interloom.construct import critic_data, store
 from interloom.digests import digest
 from interloom.errors import InterloomError
 from interloom.serve import feedback
+from interloom.serve.reasoner import Reasoner
 from interloom.serve.traces import RESPONSE_TAG
 from interloom.settings import change_params, load_settings
 from interloom.stages import find_stage
@@ -95,6 +97,32 @@ def test_every_request_is_a_trace(start, project: Path):
     assert str(found[failed["id"]].info.state) == "ERROR"
     told = json.dumps(found[private["id"]].to_dict(), default=str)
     assert TEXTS[1] not in told and "attachment" not in told
+
+
+def test_a_story_is_a_trace_and_no_critic_data(start, project: Path, reasoner: Reasoner):
+    at = start(reasoner, traces=uri(project), experiment="serving-test-serving")
+    made = ask(at, MULTI_STEP, reluctance=0.5)
+    assert judge(at, made, step=1, accept=False, comment="the tree is missing") == 200
+    assert judge(at, made, step=3, accept=True) == 200
+    at.service.traces.close()
+    (trace,) = traces(project)
+    assert trace.info.tags["interloom.mode"] == "multi_step"
+    spans = sorted(trace.data.spans, key=lambda span: span.start_time_ns)
+    assert [span.name for span in spans] == ["request", "encoder", *["reasoner"] * 3]
+    root, encoder, *rounds = spans
+    assert root.attributes["reluctance"] == "0.5" or root.attributes["reluctance"] == 0.5
+    assert encoder.inputs["text"] == MULTI_STEP
+    assert [span.inputs["prompt"] for span in rounds] == [MULTI_STEP, *STEP_TEXTS]
+    assert all(span.outputs["image"].startswith("mlflow-attachment://") for span in rounds)
+    assert [span.outputs["said"]["success"] for span in rounds] == [False, True, True]
+    used = rounds[0].attributes["mlflow.chat.tokenUsage"]
+    assert used["output_tokens"] > 40
+    rebuilt = feedback._trajectory(trace)
+    assert rebuilt is not None and len(rebuilt.steps) == 3
+    names = {given.name: given.value for given in trace.info.assessments}
+    assert names == {"step 1": False, "step 3": True}
+    with pytest.raises(InterloomError, match="of a unified model': 2"):
+        feedback.export(load_settings(), project, project)
 
 
 def test_feedback_closes_the_circle(start, project: Path, tiny_vlm: Path):
