@@ -372,7 +372,7 @@ def serve(
     ] = None,
     params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
 ) -> None:
-    """Serve a pipeline: OpenAI's Responses API, MLflow's /invocations and a page, until Ctrl-C."""
+    """Serve either system: OpenAI's Responses API, MLflow's /invocations, a page; until Ctrl-C."""
     from interloom.serve.commands import run_server
 
     run_server(_enter_project(), params, model, host, port, generator or [], log_texts, keys)

@@ -70,7 +70,9 @@ def test_a_picture_that_the_limit_cuts_off_is_left_out(unified):
 def test_reluctance_makes_going_on_less_likely(unified):
     stream, tokens = unified.stream, len(unified.tokenizer)
     reasoner = AdaptiveReasoner(unified)
-    dear = reasoner._limits(Budget(reluctance=3.0))
+    dear = reasoner._limits(Budget(reluctance=3.0), 20)
+    assert dear.tokens == reasoner.max_tokens
+    assert reasoner._limits(Budget(), unified.context - 50, tokens=20).tokens == 30
     constraint = SpanConstraint(
         stream, unified.grid, tokens, 1, [dear, Limits(9)],
         text=Sampling(1.0), picture=Sampling(1.0),

@@ -127,7 +127,7 @@ class AdaptiveReasoner:
     Args:
         text: how words are drawn.
         picture: how visual tokens are drawn.
-        max_tokens: longest story.
+        max_tokens: longest story; also, what the model's context has left after the prompt.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class AdaptiveReasoner:
         """The same, with the tokens as they were written, which RL learns from."""
         budgets = budgets or [Budget()] * len(prompts)
         asked = [self.unified.prompt(prompt.segments()) for prompt in prompts]
-        limits = [self._limits(budget) for budget in budgets]
+        limits = [self._limits(b, len(a)) for b, a in zip(budgets, asked, strict=True)]
         made = self.unified.complete(asked, limits, text=self.text, picture=self.picture, seed=seed)
         told = [self._told(p, b, c) for p, b, c in zip(prompts, budgets, made, strict=True)]
         return told, made
@@ -197,7 +197,7 @@ class AdaptiveReasoner:
             done = max(0, len(story.written) - header)  # the header is of the prompt's
             # What was begun stands in the prompt already, and in what was written too.
             asked.append([*story.asked, *story.written[header:]])
-            limits.append(self._limits(story.budget, story.images, done))
+            limits.append(self._limits(story.budget, len(story.asked), story.images, done))
         made = unified.complete(
             asked, limits, text=self.text, picture=self.picture, seed=seed, pauses=pauses
         )
@@ -214,11 +214,13 @@ class AdaptiveReasoner:
 
     # --- in common
 
-    def _limits(self, budget: Budget, images: int = 0, tokens: int = 0) -> Limits:
-        """What may still be written after so many pictures and tokens."""
+    def _limits(self, budget: Budget, asked: int, images: int = 0, tokens: int = 0) -> Limits:
+        """What may still be written after a prompt of ``asked`` tokens, so many pictures and
+        tokens; nothing goes beyond what the model can read."""
         stream = self.unified.stream
+        room = min(self.max_tokens, self.unified.context - asked)
         return Limits(
-            tokens=self.max_tokens - tokens,
+            tokens=max(1, room - tokens),
             images=None if budget.images is None else budget.images - images,
             end_after=stream.text(EVALUATION_END)[-1],
             reluctance=budget.reluctance,

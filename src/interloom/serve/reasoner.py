@@ -162,7 +162,8 @@ class Reasoner:
         return story_row(trajectory)
 
     def flight(self, order: Order) -> Unfolding:
-        longest = self.reasoner.unified.context - self.reasoner.max_tokens
+        unified = self.reasoner.unified
+        longest = unified.context - len(unified.stream.form(unified.grid))  # room for a picture
         return Unfolding(order, self.reasoner.name, longest)
 
     def begin(self, tickets: list[Ticket[Unfolding]], at: Sharing[Unfolding]) -> None:
