@@ -32,6 +32,7 @@ from interloom.promotion.ledger import Author
 from interloom.records import Request
 from interloom.runner import run_stage
 from interloom.serve import loading
+from interloom.serve.reasoner import Reasoner
 from interloom.settings import load_settings
 from interloom.stages import find_stage
 
@@ -119,8 +120,18 @@ def test_it_is_judged_promoted_and_traced_back_as_the_pipeline_is(root: Path):
     assert "outputs/adaptive-data" in told and "outputs/models/adaptive-rl" in told
     assert "dvc repro evaluate-adaptive" in told
     assert aliases(catalogue, "interloom-adaptive")["champion"] == "1"
-    with pytest.raises(InterloomError, match="no such"):
-        loading.load("system:adaptive-sft", load_settings(root / "params.yaml"), root)
+
+
+def test_the_evaluated_systems_can_be_served_too(root: Path):
+    settings = load_settings(root / "params.yaml")
+    served = loading.load("system:adaptive-rl", settings, root)
+    assert isinstance(served, Reasoner) and (served.version, served.generators) == ("project", {})
+    assert served.defaults.image_budget is None
+    served.warm_up()
+    with pytest.raises(InterloomError, match=r"adaptive-sft: run the stage that makes it"):
+        loading.load("system:adaptive-sft", settings, root)
+    with pytest.raises(InterloomError, match="it has no --generator"):
+        loading.load("system:adaptive-rl", settings, root, ["generator"])
 
 
 def until(true: Callable[[], bool], what: str) -> None:

@@ -244,6 +244,7 @@ def test_refusals(start, server, reasoner: Reasoner):
         ({"extra_body": {"image_budget": 41}}, "at most 40"),
         ({"input": marked}, "'<evaluate>' marks a story's parts"),
         ({"input": "two <image> in it"}, "'<image>' marks"),
+        ({"input": "a sun <|image start|>3*3"}, r"'<\|image start\|>' marks"),
         ({"input": "red sun " * 1200}, "tokens, at most"),
     ):
         with pytest.raises(openai.BadRequestError, match=said):

@@ -65,7 +65,9 @@ class StoryError(ValueError):
 
 def _unmarked(text: str) -> str:
     found = re.search(
-        rf"</?(?:evaluate|failure_analysis|improvement_plan|step(?:_\d+)?)>|{IMAGE_MARK}", text
+        rf"</?(?:evaluate|failure_analysis|improvement_plan|step(?:_\d+)?)>|{IMAGE_MARK}"
+        r"|<\|[^<>|]+\|>",  # Emu3's own tokens
+        text,
     )
     if found:
         raise ValueError(f"{found[0]!r} marks a story's parts and cannot stand in their text")
