@@ -17,7 +17,8 @@ from interloom.adaptive import files, grpo
 from interloom.adaptive.reasoner import AdaptiveReasoner, add_story_tags
 from interloom.adaptive.rewards import Judged
 from interloom.adaptive.story import Prompt
-from interloom.backends.unified import Sampling, UnifiedModel
+from interloom.backends.stream import Sampling
+from interloom.backends.unified import UnifiedModel
 from interloom.errors import InterloomError
 from interloom.records import Evaluation
 
