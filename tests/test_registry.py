@@ -164,16 +164,23 @@ def assert_no_pickle(folder: Path) -> None:
         assert sum(path.as_posix().endswith(f"/{part}") for path in files) >= len(models) > 0
 
 
-def test_nothing_that_is_written_is_a_pickle(tmp_path: Path, tiny_vlm: Path, tiny_generator: Path):
+def test_nothing_that_is_written_is_a_pickle(
+    tmp_path: Path, tiny_vlm: Path, tiny_generator: Path, tiny_umm: Path
+):
     """Every file of every model that the stage writes, by content."""
     (tmp_path / "origin").mkdir()
     (tmp_path / "origin/lineage.json").write_text("{}")
-    folders = {"planner": tiny_vlm, "critic": tiny_vlm, "generator": tiny_generator}
-    for code, names in (("planner", ["planner"]), ("critic", ["critic"]), ("pipeline", folders)):
+    folders = {
+        "planner": tiny_vlm, "critic": tiny_vlm, "generator": tiny_generator, "unified": tiny_umm,
+    }  # fmt: skip
+    for code, names in (
+        ("planner", ["planner"]), ("critic", ["critic"]), ("pipeline", ["planner", "critic",
+        "generator"]), ("reasoner", ["unified"]),
+    ):  # fmt: skip
         example = critic_example() if code == "critic" else request_example()
         signed = {
             "planner": signatures.planner, "critic": signatures.critic,
-            "pipeline": signatures.pipeline,
+            "pipeline": signatures.pipeline, "reasoner": signatures.reasoner,
         }[code]()  # fmt: skip
         part = Part(code, code, {name: folders[name] for name in names}, signed, example)
         write_model(part, {}, "# card\n", tmp_path / "origin", tmp_path / "models" / code)

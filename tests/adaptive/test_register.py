@@ -141,6 +141,37 @@ def until(true: Callable[[], bool], what: str) -> None:
         time.sleep(0.1)
 
 
+FAR_AWAY = """
+import json, sys
+import mlflow
+
+def refuse(event, arguments):
+    if event == "pickle.find_class":
+        raise RuntimeError(f"unpickles {arguments}")
+
+sys.addaudithook(refuse)
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/interloom-adaptive/1")
+import interloom
+answer = model.predict([{"text": sys.argv[2]}], params={"image_budget": 2}).iloc[0]
+told = {"mode": answer["mode"], "images": int(answer["images_used"])}
+print(json.dumps(told | {"code": interloom.__file__}))
+"""
+
+
+@pytest.mark.slow
+def test_it_loads_far_from_the_project_without_a_pickle(root: Path, tmp_path: Path):
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", FAR_AWAY, f"sqlite:///{root / 'mlflow.db'}", MULTI_STEP],
+        cwd=tmp_path, env=alone, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert (told["mode"], told["images"]) == ("multi_step", 2)
+    assert Path(told["code"]).parts[-3:] == ("code", "interloom", "__init__.py")
+
+
 @pytest.mark.slow
 def test_the_champion_is_served_and_followed_there_and_back(root: Path):
     """Served as a process while a second version is registered, promoted and taken back."""

@@ -6,11 +6,14 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from served import TEXT, Gate, Heard, engine, order, pipeline
 
 from interloom import loop
+from interloom.agents import ModelPlanner
+from interloom.backends.transformers import ChatModel
 from interloom.records import Failure, Plan, Request
 from interloom.roles import Planner
 from interloom.serve.engine import Busy, Closed
@@ -185,6 +188,15 @@ def test_a_request_that_breaks_a_batch_fails_alone():
 def test_how_a_request_ends(changes: dict, outcome: str, code: str):
     end = Heard(engine(), order(**changes)).end()
     assert (end.outcome, end.code) == (outcome, code)
+
+
+def test_tokens_of_a_chat_model_are_counted(tiny_vlm: Path):
+    chat = ChatModel.from_pretrained(tiny_vlm, max_new_tokens=8)
+    parts = replace(pipeline(), planner=ModelPlanner(chat, "short", retries=0))
+    heard = Heard(engine(parts), order())
+    assert heard.end().code == "planner_failed", "its weights are random"
+    used = heard.ticket.usage()
+    assert used.input_tokens > 20 and 0 < used.output_tokens <= 8
 
 
 def test_long_plans_are_refused():

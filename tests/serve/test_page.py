@@ -224,6 +224,16 @@ def test_pictures_are_added_dropped_and_gone_on_from(start, page, tmp_path: Path
         }"""
     )
     page.get_by_text("Only PNG, JPEG and WebP").wait_for()
+    page.evaluate(
+        """(bytes) => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], "b.png", {type: "image/png"}));
+            const drop = new DragEvent("drop", {dataTransfer: data, bubbles: true});
+            document.getElementById("drop").dispatchEvent(drop);
+        }""",
+        list(sun.read_bytes()),
+    )
+    page.get_by_role("button", name="Remove b.png").click()
     make(page, "add a blue cup at the center")
     page.get_by_text("Done: 1 picture,").wait_for()
     assert page.get_by_role("heading", name="Step 2").is_visible()
