@@ -330,6 +330,9 @@ class AdaptiveSftSettings(SftSettings):
     reviews: str
     """File of decisions by `interloom review`: only what two people accepted, and nobody rejected,
     is used. Empty: everything is. The stage looks at the name alone."""
+    feedback: str
+    """File of `interloom feedback export --system adaptive`, whose stories are learned too; empty
+    for none. The stage looks at the name alone."""
 
 
 class PlannerSftSettings(SftSettings):

@@ -172,6 +172,7 @@ class Composer:
         self._sequence = 0
         self._planned = False
         self._steps: list[Step] = []
+        self.story: str | None = None
         self._before = bool(order.request.images)  # whether the next picture is an edit
         self._began = time.monotonic()
         self.body = ResponseBody(
@@ -224,7 +225,7 @@ class Composer:
             case StepDone(trace=trace):
                 made = self._close_step(trace)
             case Wrote(mode=mode, story=story, violation=violation):
-                report.mode, report.violation = mode, violation
+                report.mode, report.violation, self.story = mode, violation, story
                 report.story = story if self._attempts else None
                 made = self._extra("story", mode=mode, story=story)
             case Ended():

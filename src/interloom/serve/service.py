@@ -184,8 +184,9 @@ class Run:
         if service.traces is not None:
             calls = tuple(ticket.calls)
             told = Told(
-                self._owner, body, trajectory, calls, ticket.arrived, time.time_ns(), outcome
-            )
+                self._owner, body, trajectory, calls, ticket.arrived, time.time_ns(), outcome,
+                self.composer.story,
+            )  # fmt: skip
             service.traces.write(told)
 
 

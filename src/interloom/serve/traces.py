@@ -57,6 +57,8 @@ class Told:
     """Nanoseconds since the epoch, as ``ended``."""
     ended: int
     outcome: str
+    story: str | None = None
+    """What a unified model wrote, with a mark for each picture."""
 
 
 class Traces:
@@ -152,7 +154,8 @@ class Traces:
         for call in told.calls:
             self._write_call(root, told.trajectory, call, pictures, content)
         if content:
-            root.set_outputs({"trajectory": pictures.of(told.trajectory.model_dump())})
+            outputs = {"trajectory": pictures.of(told.trajectory.model_dump())}
+            root.set_outputs(outputs | ({"story": told.story} if told.story else {}))
         failed = told.outcome in ("failed", "error")
         root.end(status="ERROR" if failed else "OK", end_time_ns=told.ended)
         self._ids[told.body.id] = root.trace_id
