@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Mapping
 
 from interloom.pocket.foundation.comparing import (
@@ -222,6 +223,41 @@ def _procedure(rng: random.Random) -> Lesson:
 def _reasoning(rng: random.Random) -> Lesson:
     scene, instruction, article = reasoning_article(rng)
     return Lesson(f"<image>{_asked(rng, instruction)}", article, (Picture(scene),))
+
+
+NUMBER_FIELDS = ("number", "step_number")
+TEXT_FIELDS = ("text", "again", "prompt", "instruction", "step_name", "refine_prompt")
+NOTE_FIELDS = ("note", "auxiliary_text")
+TRUTH_FIELDS = ("same", "previous_step_success")
+LIST_FIELDS = ("items", "things", "execution_plan")
+
+
+def in_tags(rng: random.Random) -> Lesson:
+    """An answer between tags and then in JSON, with the fields that the question names.
+
+    The thought is another lesson's answer: a list, whose entries stand once more in the JSON, or a
+    comparison, whose last word does.
+    """
+    if rng.random() < 0.25:
+        told, field = same_or_different(rng), rng.choice(TRUTH_FIELDS)
+        fields, content = [field], {field: told.answer.endswith("all the same.")}
+    else:
+        told = rng.choice((_one_by_one, _procedure))(rng)
+        outer, fields, items = rng.choice(LIST_FIELDS), _some_fields(rng), []
+        for number, said in re.findall(r"(\d+) (.+?)(?:; (?=\d+ )|$)", told.answer):
+            text, _, note = said.partition(": ")
+            values = {"number": int(number), "note": note or None}
+            items.append({field: values.get(kind, text) for field, kind in fields.items()})
+        fields, content = [outer, *fields], {outer: items}
+    answer = f"<think>{told.answer}</think><answer>{json.dumps(content)}</answer>"
+    return Lesson(f"think, then answer in json with {', '.join(fields)}: {told.question}", answer)
+
+
+def _some_fields(rng: random.Random) -> dict[str, str]:
+    """Names of fields in the order of an answer, and what each holds: number, text or note."""
+    fields = {rng.choice(NUMBER_FIELDS): "number"} if rng.random() < 0.7 else {}
+    fields |= dict.fromkeys(rng.sample(TEXT_FIELDS, rng.randint(1, 3)), "text")
+    return fields | ({rng.choice(NOTE_FIELDS): "note"} if rng.random() < 0.7 else {})
 
 
 Skills = Mapping[Callable[[random.Random], Lesson], float]

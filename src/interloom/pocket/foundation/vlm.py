@@ -29,7 +29,7 @@ from interloom.pocket.foundation.eye import Eye
 from interloom.pocket.foundation.lessons import Lesson, random_picture
 from interloom.pocket.foundation.made import MadePictures
 from interloom.pocket.foundation.naming import Naming
-from interloom.pocket.foundation.skills import READING, draw, list_cells
+from interloom.pocket.foundation.skills import READING, draw, in_tags, list_cells
 from interloom.pocket.foundation.training import (
     Average,
     Metrics,
@@ -60,12 +60,14 @@ NAMING_SCHEDULE = Schedule(
     steps=1000, learning_rate=2e-3, flat=0.5, weight_decay=0.01, average=0.998
 )
 SETTLING_SCHEDULE = Schedule(
-    steps=700, learning_rate=5e-4, matrix_rate=3e-3, flat=0.3, weight_decay=0.01, average=0.998
+    steps=1200, learning_rate=7e-4, matrix_rate=4e-3, flat=0.3, weight_decay=0.01, average=0.998
 )
 MADE_LOOKS = 0.67
 """Share of pictures that the generator made, in the part before the last."""
-MADE_LESSONS = 0.4
+MADE_LESSONS = 0.3
 """Share of lessons about what the generator made, in the last part."""
+TAG_LESSONS = 0.25
+"""Share of lessons that are answered between tags and in JSON, in the last part."""
 LOOKING_SCHEDULE = Schedule(
     steps=1500, learning_rate=1e-3, flat=0.4, weight_decay=0.01, average=0.998
 )
@@ -278,15 +280,20 @@ class VlmTraining:
         self._train("vlm-looking", modules, step_function, schedule, after)
 
     def settle(self, made: MadePictures) -> None:
-        """The language model once more, since the tower tells it more than before."""
+        """The language model once more, since the tower tells it more than before.
+
+        Here it also learns the tags and the field names of assistants' answers.
+        """
         self.tower.requires_grad_(False)
         self.tower.deepstack_merger_list.requires_grad_(True)
-        lessons = _in_groups(
-            f"{self.seed}:settling",
-            lambda python, _: (
-                made.lesson(python) if python.random() < MADE_LESSONS else draw(python)
-            ),
-        )
+
+        def draw_one(python: random.Random, _: int) -> Lesson:
+            roll = python.random()
+            if roll < MADE_LESSONS:
+                return made.lesson(python)
+            return in_tags(python) if roll < MADE_LESSONS + TAG_LESSONS else draw(python)
+
+        lessons = _in_groups(f"{self.seed}:settling", draw_one)
 
         def step_function(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, Metrics]:
             return self._loss(lessons(step), rng), {}
