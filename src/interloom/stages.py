@@ -40,6 +40,8 @@ class StageSpec:
     """CSV files with a header, or drawings; how `dvc plots` draws them is said by their names."""
     system: System = "agents"
     """Which system's lifecycle it belongs to."""
+    together: bool = False
+    """Whether several processes (torchrun) can run it together."""
     matrix: str = ""
     """Key of a list in the params file (``evaluate.benchmarks``): the stage runs once for each of
     its values, as ``NAME@VALUE``, and ``ITEM`` in its paths stands for the value."""
@@ -154,6 +156,7 @@ STAGES: tuple[StageSpec, ...] = (
         outs=PLANNER_SFT,
         metrics={"metrics": "metrics/sft-planner.json"},
         plots={"curve": "plots/sft-planner.csv"},
+        together=True,
     ),
     StageSpec(
         name="sft-critic",
@@ -164,6 +167,7 @@ STAGES: tuple[StageSpec, ...] = (
         outs=CRITIC_SFT,
         metrics={"metrics": "metrics/sft-critic.json"},
         plots={"curve": "plots/sft-critic.csv"},
+        together=True,
     ),
     StageSpec(
         name="grpo-critic",
@@ -174,6 +178,7 @@ STAGES: tuple[StageSpec, ...] = (
         outs=CRITIC_RL,
         metrics={"metrics": "metrics/grpo-critic.json"},
         plots={"curve": "plots/grpo-critic.csv"},
+        together=True,
     ),
     StageSpec(
         name="generate",
@@ -240,6 +245,7 @@ STAGES: tuple[StageSpec, ...] = (
         outs=ADAPTIVE_SFT,
         metrics={"metrics": "metrics/sft-adaptive.json"},
         plots={"curve": "plots/sft-adaptive.csv"},
+        together=True,
         system="adaptive",
     ),
     StageSpec(
@@ -251,6 +257,7 @@ STAGES: tuple[StageSpec, ...] = (
         outs=ADAPTIVE_RL,
         metrics={"metrics": "metrics/grpo-adaptive.json"},
         plots={"curve": "plots/grpo-adaptive.csv"},
+        together=True,
         system="adaptive",
     ),
     StageSpec(

@@ -44,6 +44,7 @@ STAGES = {
             outs=SQUARES,
             metrics={"metrics": "metrics/squares.json"},
             plots={"curve": "plots/squares.csv"},
+            together=True,
         ),
         StageSpec(
             name="total",

@@ -79,6 +79,7 @@ def run_on_cluster(
         InterloomError: whatever keeps the stage from its end, by name, with what to do.
     """
     began = time.monotonic()
+    manifests.check_processes(spec, settings.cluster.stages[spec.family])
     with stage_lock(root, f"{spec.name}.cluster"), signals_unwind():
         watch_parents(_leave_running)
         run = _Run(spec, settings, root, track, command or ("interloom", "run", spec.name))
