@@ -94,6 +94,28 @@ def test_an_evicted_pod_goes_on_from_its_checkpoint(on_cluster: OnCluster, how: 
     assert "starting at 0" not in starts[1]
 
 
+@pytest.mark.slow
+def test_a_lost_node_is_waited_for_and_said(on_cluster: OnCluster) -> None:
+    """A pod that does not end is not replaced before its node is given up."""
+    on_cluster.image(TINY_PAUSE="0.3")
+    on_cluster.set(retries=0, start_minutes=2.0)
+    process = on_cluster.start()
+    on_cluster.wait_for_squares(2)
+    [pod] = on_cluster.pods("Running")
+    name = pod["metadata"]["name"]
+    on_cluster.kube.lose(name, SPACE)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "pod 0 does not end, as node-1 does not answer" in line:
+            break
+    assert len(on_cluster.kube.store.all("pods", SPACE)) == 1, "nobody has taken its place"
+    on_cluster.kube.give_up(name, SPACE)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    [start] = [line for line in out.splitlines() if "squares: starting at" in line]
+    assert "starting at 0" not in start
+
+
 def test_out_of_memory_says_limit_and_peak(on_cluster: OnCluster) -> None:
     on_cluster.set(memory="300Mi")
     on_cluster.image(TINY_MEMORY="600", TINY_PAUSE="0.3")
@@ -254,10 +276,11 @@ def test_the_deadline(on_cluster: OnCluster, monkeypatch: pytest.MonkeyPatch) ->
 
     name = on_cluster.jobs()[0]["metadata"]["name"]
     on_cluster.kube.store.update(kind_named("jobs"), SPACE, name, sooner)  # type: ignore[arg-type]
-    _, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 2
     failed = on_cluster.jobs()[0]["status"]["conditions"]
     assert "DeadlineExceeded" in {condition["reason"] for condition in failed}
+    assert "took longer than cluster.deadline_minutes = 120" in out
 
 
 def test_a_job_that_someone_deletes(on_cluster: OnCluster) -> None:
@@ -274,8 +297,10 @@ def test_a_job_that_someone_deletes(on_cluster: OnCluster) -> None:
 
 
 def test_several_pods_begin_again_together(on_cluster: OnCluster, local_outputs: Outputs) -> None:
-    """Two pods under torchrun; one is evicted, and both go on from the last checkpoint."""
+    """Two pods under torchrun; one is evicted, and both go on from the last checkpoint. What the
+    first Job owned is still there when the second one is made."""
     here = local_outputs()
+    on_cluster.kube.collect_seconds = 2.0
     on_cluster.image(TINY_PAUSE="1")
     on_cluster.set(pods=2, retries=0)
     process = on_cluster.start()
@@ -292,4 +317,32 @@ def test_several_pods_begin_again_together(on_cluster: OnCluster, local_outputs:
     [job] = on_cluster.jobs()
     assert job["metadata"]["uid"] != first
     assert job["metadata"]["annotations"]["interloom/disruptions"] == "1"
+    wait_for(lambda: len(on_cluster.kube.store.all("configmaps", SPACE)) == 1, seconds=10)
+    [config] = on_cluster.kube.store.all("configmaps", SPACE)
+    assert config["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]
     assert on_cluster.project.outputs() == here
+
+
+def test_one_of_several_that_crashes_ends_all(on_cluster: OnCluster) -> None:
+    """The second process dies; the Job ends as a whole, is made anew once, and then fails with the
+    error of the one that died, which the first one only noticed."""
+    on_cluster.image(TINY_PAUSE="1", TINY_CRASH_RANK="1", TINY_CRASH_FROM="2")
+    on_cluster.set(pods=2, retries=1)
+    process = on_cluster.start()
+    on_cluster.wait_for_squares()
+    [first] = on_cluster.jobs()
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 2, out
+    assert out.count("all pods begin again from the last checkpoint") == 1
+    assert "pod 1 failed in container stage: RuntimeError: told to crash at " in out
+    [last] = on_cluster.jobs()
+    assert last["metadata"]["uid"] != first["metadata"]["uid"]
+    assert last["metadata"]["annotations"]["interloom/crashes"] == "1"
+
+
+def test_several_processes_for_a_stage_that_runs_as_one(on_cluster: OnCluster) -> None:
+    on_cluster.set("total", pods=2)
+    failed = on_cluster.run("total", check=False)
+    assert failed.returncode == 2
+    assert "are 2 processes, and total runs as one" in failed.stderr
+    assert on_cluster.jobs() == []

@@ -91,7 +91,7 @@ def event(uid: str, reason: str, message: str) -> dict[str, Any]:
 
 def test_waiting_names_the_obstacle(options: ClusterSettings) -> None:
     def waits(*pods: dict[str, Any], events: Any = (), job: Any = JOB) -> tuple[str, str]:
-        found = failures.waiting(job, pods, events, options)
+        found = failures.waiting(job, pods, events, options, 0.0)
         assert found is not None
         return found.cause, found.text
 
@@ -108,6 +108,17 @@ def test_waiting_names_the_obstacle(options: ClusterSettings) -> None:
     assert waits(events=[denied])[0] == "denied"
     held = JOB | {"spec": {"parallelism": 1, "suspend": True}}
     assert waits(job=held)[0] == "queue"
-    assert failures.waiting(JOB, [pod(phase="Running")], [quota], options) is None
+    assert failures.waiting(JOB, [pod(phase="Running")], [quota], options, 0.0) is None
     made = event("job", "SuccessfulCreate", "made")
-    assert failures.waiting(JOB, [], [quota, made], options) is None
+    assert failures.waiting(JOB, [], [quota, made], options, 0.0) is None
+
+
+def test_a_pod_on_a_lost_node_is_waited_for(options: ClusterSettings) -> None:
+    lost = pod(phase="Running")
+    lost["metadata"]["deletionTimestamp"] = "1970-01-01T00:01:00Z"
+    lost["spec"] = {"nodeName": "node-7"}
+    assert failures.waiting(JOB, [lost], [], options, 75.0) is None, "it may still end"
+    found = failures.waiting(JOB, [lost], [], options, 85.0)
+    assert found is not None and found.cause == "node"
+    assert "pod 0 does not end, as node-7 does not answer" in found.text
+    assert "`kubectl delete node node-7`" in found.text

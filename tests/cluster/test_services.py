@@ -13,7 +13,8 @@ def server(**changes: Any) -> dict[str, Any]:
     return {
         "remote": "http", "shared": False, "image": "", "port": 8100, "keys_secret": "",
         "command": ["python3", "-m", "http.server", "8100"], "health": "/", "replicas": 1,
-        "max_replicas": 1, "busy_percent": 80, "gpus": 0, "cpu": "100m", "memory": "1Gi", **changes,
+        "max_replicas": 1, "busy_percent": 80, "gpus": 0, "cpu": "100m", "memory": "1Gi",
+        "disk": "1Gi", **changes,
     }  # fmt: skip
 
 
