@@ -326,7 +326,7 @@ def test_several_pods_begin_again_together(on_cluster: OnCluster, local_outputs:
 def test_one_of_several_that_crashes_ends_all(on_cluster: OnCluster) -> None:
     """The second process dies; the Job ends as a whole, is made anew once, and then fails with the
     error of the one that died, which the first one only noticed."""
-    on_cluster.image(TINY_PAUSE="1", TINY_CRASH_RANK="1", TINY_CRASH_FROM="2")
+    on_cluster.image(TINY_PAUSE="3", TINY_CRASH_RANK="1", TINY_CRASH_FROM="0")
     on_cluster.set(pods=2, retries=1)
     process = on_cluster.start()
     on_cluster.wait_for_squares()

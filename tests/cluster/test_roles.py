@@ -52,7 +52,8 @@ def test_the_executor_uses_exactly_the_flows_role(as_flow: OnCluster) -> None:
     own: dict[str, Any] = {
         "remote": "http", "shared": False, "image": "", "port": 8100, "keys_secret": "",
         "command": ["python3", "-m", "http.server", "8100"], "health": "/", "replicas": 1,
-        "max_replicas": 2, "busy_percent": 80, "gpus": 0, "cpu": "100m", "memory": "1Gi", "disk": "1Gi",
+        "max_replicas": 2, "busy_percent": 80, "gpus": 0, "cpu": "100m", "memory": "1Gi",
+        "disk": "1Gi",
     }  # fmt: skip
     as_flow.set(needs=("drawing",), services={"drawing": own | {"health": "/absent"}},
                 start_minutes=2.0, pods=2)  # fmt: skip

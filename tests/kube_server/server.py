@@ -137,8 +137,8 @@ class KubeServer:
         return self.claims.setdefault(name, self.root / "claims" / name)
 
     def evict(self, name: str, namespace: str, reason: str = "EvictionByEvictionAPI") -> None:
-        """Evict a pod: the API's eviction, preemption (``PreemptionByScheduler``), or a taint of its
-        node (``DeletionByTaintManager``). It has its grace period, and is gone then."""
+        """Evict a pod: the API's eviction, preemption (``PreemptionByScheduler``), or a taint of
+        its node (``DeletionByTaintManager``). It has its grace period, and is gone then."""
         pod = self.store.get(PODS, namespace, name)
         condition = {
             "type": "DisruptionTarget",

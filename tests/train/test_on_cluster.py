@@ -40,7 +40,8 @@ def prepare(root: Path, settings: Settings, **cluster: Any) -> None:
 
 def pods_of(stage: str, pods: int, needs: tuple[str, ...] = ()) -> dict[str, Any]:
     return {stage: {"executor": "kubernetes", "pods": pods, "gpus": 0, "cpu": "1",
-                    "memory": "3Gi", "disk": "2Gi", "fsdp": False, "needs": list(needs)}}  # fmt: skip
+                    "memory": "3Gi", "disk": "2Gi", "fsdp": False,
+                    "needs": list(needs)}}  # fmt: skip
 
 
 def run(root: Path, stage: str, kube: KubeServer) -> str:
