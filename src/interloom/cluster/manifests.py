@@ -229,7 +229,7 @@ def _stage_container(
     )
     env = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1", **options.env, **work.env}
     if pods.fsdp:
-        env |= _fsdp(options)
+        env |= fsdp(options)
     return made | {
         "workingDir": options.data.mount,
         "env": [
@@ -285,7 +285,7 @@ def _launcher(work: Work, pods: StagePods) -> list[str]:
     ]
 
 
-def _fsdp(options: ClusterSettings) -> dict[str, str]:
+def fsdp(options: ClusterSettings) -> dict[str, str]:
     """accelerate's own variables for FSDP2, as ``accelerate launch`` would set them."""
     return {
         "ACCELERATE_USE_FSDP": "true",
