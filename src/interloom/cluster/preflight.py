@@ -123,11 +123,11 @@ def stage_jobs(settings: Settings) -> list[StageJob]:
 
 def _images(settings: Settings, manifests: Sequence[Manifest]) -> Iterator[Finding]:
     """Whether images are pinned, and the stages' image is one that the cluster is given anyhow."""
-    images = {settings.cluster.image: "cluster.image"} | {
+    images = {
         container["image"]: label(workload)
         for workload in of_kind(manifests, *WORKLOADS)
         for container in containers(pod_spec(workload))
-    }
+    } | {settings.cluster.image: "cluster.image"}
     loose = [f"{image} ({who})" for image, who in sorted(images.items()) if not _pinned(image)]
     if loose:
         text = f"{', '.join(loose)}: give a tag with a version, or a digest"
