@@ -7,8 +7,11 @@ import time
 from collections.abc import Callable
 
 import pytest
+import yaml
 from kube_project import SPACE, OnCluster
 from tiny_project.project import wait_for
+
+from interloom.settings import load_settings
 
 Outputs = Callable[[], dict[str, str]]
 
@@ -320,6 +323,10 @@ def test_several_pods_begin_again_together(on_cluster: OnCluster, local_outputs:
     wait_for(lambda: len(on_cluster.kube.store.all("configmaps", SPACE)) == 1, seconds=10)
     [config] = on_cluster.kube.store.all("configmaps", SPACE)
     assert config["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]
+    asked = load_settings(on_cluster.project.root / "params.yaml").remote.gemini
+    told = yaml.safe_load(config["data"]["params.yaml"])["remote"]["gemini"]
+    assert told["requests_per_minute"] == asked.requests_per_minute / 2 > 0, "a half each"
+    assert told["concurrency"] == asked.concurrency // 2
     assert on_cluster.project.outputs() == here
 
 

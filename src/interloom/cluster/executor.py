@@ -193,12 +193,16 @@ class _Run:
         return told
 
     def _params(self) -> dict[str, Any]:
-        """The params file of the pods: this one, with the stage local, and services found."""
+        """The params file of the pods: this one, with the stage local, services found, and for
+        each of several processes its part of what remote backends may be asked."""
         raw = self.settings.model_dump(mode="json")
         raw["cluster"]["stages"][self.spec.family]["executor"] = "local"
         for backend, url in self.services.addresses.items():
             if backend in raw["remote"]:
                 raw["remote"][backend]["base_urls"] = [url]
+        for remote in raw["remote"].values():
+            remote["concurrency"] = max(1, remote["concurrency"] // self.pods.processes)
+            remote["requests_per_minute"] /= self.pods.processes
         return raw
 
     def _begin(self) -> tuple[Object, bool]:
