@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import yaml
 from kube_project import SPACE, OnCluster
+from kube_server.kinds import kind_named
 from tiny_project.project import wait_for
 
 from interloom.settings import load_settings
@@ -117,6 +119,47 @@ def test_a_lost_node_is_waited_for_and_said(on_cluster: OnCluster) -> None:
     assert process.returncode == 0, out
     [start] = [line for line in out.splitlines() if "squares: starting at" in line]
     assert "starting at 0" not in start
+
+
+@pytest.mark.parametrize("pods", [1, 2])
+def test_a_queue_that_lets_the_job_start_and_takes_its_room_back(
+    on_cluster: OnCluster, pods: int
+) -> None:
+    """Kueue's part is played here: it unsuspends the Job, suspends it for another one, and lets it
+    go on. Pods that are told to go have failed in the Job's eyes, so it is made anew."""
+    on_cluster.image(TINY_PAUSE="1")
+    on_cluster.set(queue="gpus", start_minutes=2.0, retries=0, pods=pods)
+    process = on_cluster.start()
+
+    def suspend(on: bool) -> None:
+        def change(job: dict[str, Any]) -> None:
+            job["spec"]["suspend"] = on
+
+        [job] = on_cluster.jobs()
+        on_cluster.kube.store.update(kind_named("jobs"), SPACE, job["metadata"]["name"], change)
+
+    def queued() -> list[str]:
+        return [
+            job["metadata"]["uid"]
+            for job in on_cluster.jobs()
+            if job["metadata"]["labels"].get("kueue.x-k8s.io/queue-name") == "gpus"
+        ]
+
+    wait_for(queued, seconds=60)
+    [first] = queued()
+    assert on_cluster.pods() == [], "the queue has not said so yet"
+    suspend(False)
+    on_cluster.wait_for_squares(1)
+    suspend(True)
+    wait_for(lambda: not on_cluster.pods("Running"), seconds=60)
+    wait_for(lambda: queued() not in ([], [first]), seconds=60)
+    suspend(False)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, out
+    assert "the Job is held back by queue gpus" in out
+    starts = [line for line in out.splitlines() if "squares: starting at" in line]
+    assert len(starts) == 2 * pods and "starting at 0" not in "".join(starts[pods:])
+    assert "the Job was suspended by queue gpus: all pods begin again" in out
 
 
 def test_out_of_memory_says_limit_and_peak(on_cluster: OnCluster) -> None:
@@ -275,8 +318,6 @@ def test_the_deadline(on_cluster: OnCluster, monkeypatch: pytest.MonkeyPatch) ->
     def sooner(job: dict[str, dict[str, int]]) -> None:
         job["spec"]["activeDeadlineSeconds"] = 1
 
-    from kube_server.kinds import kind_named
-
     name = on_cluster.jobs()[0]["metadata"]["name"]
     on_cluster.kube.store.update(kind_named("jobs"), SPACE, name, sooner)  # type: ignore[arg-type]
     out, _ = process.communicate(timeout=60)
@@ -287,8 +328,6 @@ def test_the_deadline(on_cluster: OnCluster, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_job_that_someone_deletes(on_cluster: OnCluster) -> None:
-    from kube_server.kinds import kind_named
-
     on_cluster.image(TINY_PAUSE="0.5")
     process = on_cluster.start()
     on_cluster.wait_for_squares()

@@ -85,6 +85,17 @@ def test_deadline_and_pods_that_are_gone(options: ClusterSettings, wanted: Stage
     assert found.text == "BackoffLimitExceeded: m; its pods are gone"
 
 
+def test_a_suspended_job_that_fails_by_it_is_made_again(
+    options: ClusterSettings, wanted: StagePods
+) -> None:
+    """A queue that takes its room back suspends the Job; pods that are killed fail it then."""
+    queued = options.model_copy(update={"queue": "gpus"})
+    suspended = failed() | {"spec": {"parallelism": 1, "suspend": True}}
+    found = failures.of_job(suspended, [pod(**ended(137))], queued, wanted)
+    assert (found.cause, found.again) == ("disrupted", "free")
+    assert found.text == "the Job was suspended by queue gpus"
+
+
 def event(uid: str, reason: str, message: str) -> dict[str, Any]:
     return {"involvedObject": {"uid": uid}, "reason": reason, "message": message}
 

@@ -76,7 +76,13 @@ def test_the_executor_uses_exactly_the_flows_role(as_flow: OnCluster) -> None:
     assert deployment["metadata"]["name"].endswith("-drawing")
 
 
-@pytest.mark.parametrize("missing", [("create", "jobs"), ("watch", "pods"), ("get", "pods/log")])
+@pytest.mark.parametrize(
+    "missing",
+    [
+        ("create", "jobs"), ("patch", "jobs"), ("create", "configmaps"), ("watch", "pods"),
+        ("list", "events"), ("get", "pods/log"),
+    ],
+)  # fmt: skip
 def test_without_a_verb_the_executor_says_which(
     as_flow: OnCluster, missing: tuple[str, str]
 ) -> None:

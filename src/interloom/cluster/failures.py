@@ -91,6 +91,9 @@ def of_job(
             f"took longer than cluster.deadline_minutes = {options.deadline_minutes:g}, waiting "
             "for room included: raise it; the next run goes on from the last checkpoint",
         )
+    if job["spec"].get("suspend"):
+        # Pods of a suspended Job are told to go, and their ends count as failures.
+        return Failure("disrupted", f"the Job was suspended by {_holder(options)}", "free")
     many = wanted.pods > 1
     # Of one pod after another the last; of several at once not those that had to go for it.
     inspected = sorted(pods, key=_told_to_go) if many else pods[::-1]
@@ -156,8 +159,7 @@ def waiting(
     """
     pods = [pod for pod in pods if pod.get("status", {}).get("phase") not in ENDED]
     if condition(job, "Suspended") is not None or job["spec"].get("suspend"):
-        where = f"queue {options.queue}" if options.queue else "someone, as no queue is set"
-        return Failure("queue", f"the Job is held back by {where}")
+        return Failure("queue", f"the Job is held back by {_holder(options)}")
     for pod in pods:
         if "deletionTimestamp" in pod["metadata"]:
             problem = _lingering(pod, now)
@@ -168,6 +170,10 @@ def waiting(
     if len(pods) < int(job["spec"]["parallelism"]):
         return _not_created(job, events)
     return None
+
+
+def _holder(options: ClusterSettings) -> str:
+    return f"queue {options.queue}" if options.queue else "someone, as no queue is set"
 
 
 def _lingering(pod: Object, now: float) -> Failure | None:
