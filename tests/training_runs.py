@@ -91,7 +91,7 @@ def of_metrics(
 
 def copy(project: Path, name: str) -> Path:
     """The project folder again, beside it."""
-    return Path(shutil.copytree(project, project.with_name(name)))
+    return Path(shutil.copytree(project, project.with_name(f"{project.name}-{name}")))
 
 
 def pods_of(
