@@ -244,8 +244,6 @@ def in_evaluation_mode(
 def train(trainer: Any, watch: Watch, stage: StageRun) -> None:
     """Train to the end, from the last whole checkpoint if there is one."""
     trainer.remove_callback(PrinterCallback)
-    if trainer.is_fsdp_enabled:
-        trainer.add_callback(together.WriteInStep())
     trainer.add_callback(watch)
     resumed = last_checkpoint(stage.work)
     if resumed is not None:

@@ -13,13 +13,6 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-from transformers import (
-    PreTrainedModel,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
 
 from interloom import ranks
 
@@ -92,25 +85,3 @@ def spread(
     parts: list[Any] = [None] * world
     torch.distributed.all_gather_object(parts, list(work(mine)))
     return [result for part in parts for result in part][:count]
-
-
-class WriteInStep(TrainerCallback):
-    """Lets processes that share one model (FSDP 2) write their answers in step.
-
-    Each forward pass gathers weights from all of them, so that one whose answers are short has to
-    go on for the others. ``generate`` does so for models that transformers itself has sharded, and
-    accelerate does not mark those that it shards.
-    """
-
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: torch.nn.Module | None = None,
-        **_: Any,
-    ) -> None:
-        assert model is not None
-        for module in model.modules():
-            if isinstance(module, PreTrainedModel):
-                module._is_fsdp_managed_module = True  # type: ignore[assignment]
