@@ -14,7 +14,8 @@ from sample_stories import PROMPT
 
 from interloom.adaptive import grpo
 from interloom.adaptive.reasoner import AdaptiveReasoner, add_story_tags
-from interloom.backends.unified import Sampling, UnifiedModel
+from interloom.backends.stream import Sampling
+from interloom.backends.unified import UnifiedModel
 from interloom.errors import InterloomError
 from interloom.records import Evaluation
 

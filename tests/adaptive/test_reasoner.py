@@ -12,7 +12,8 @@ from interloom.adaptive import measure
 from interloom.adaptive.reasoner import AdaptiveReasoner, Budget, Told, add_story_tags
 from interloom.adaptive.story import TAGS, Prompt, Story
 from interloom.backends.pocket_analyzer import PocketAnalyzer
-from interloom.backends.unified import Completion, Limits, Sampling, SpanConstraint, UnifiedModel
+from interloom.backends.stream import Limits, Sampling, SpanConstraint
+from interloom.backends.unified import Completion, UnifiedModel
 from interloom.pocket.render import render
 from interloom.pocket.scene import Scene, Sprite
 from interloom.records import Evaluation, Failure, Thresholds

@@ -154,7 +154,7 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from interloom import ranks
-from interloom.backends.unified import Limits
+from interloom.backends.stream import Limits
 from interloom.train import together
 together.join()
 unified = tiny_umm.new()

@@ -126,7 +126,8 @@ def carry_out(
 
 
 def _baseline(settings: Settings, stage: StageRun, cache: CallCache) -> CachedGenerator:
-    from interloom.backends.unified import Sampling, UnifiedGenerator
+    from interloom.backends.stream import Sampling
+    from interloom.backends.unified import UnifiedGenerator
 
     options = settings.adaptive_data
     unified = adaptive_cast.unified(settings.unified, base_model(settings, stage.dep("umm")))

@@ -25,7 +25,8 @@ from interloom.adaptive.rewards import Bonus, Judged, Rewards, Weights, trajecto
 from interloom.adaptive.sft import export, freeze_pictures, in_evaluation_mode, save
 from interloom.adaptive.story import Prompt
 from interloom.adaptive.trainers import UnifiedGRPOTrainer
-from interloom.backends.unified import VISUAL, Completion, Sampling, UnifiedModel
+from interloom.backends.stream import VISUAL, Sampling
+from interloom.backends.unified import Completion, UnifiedModel
 from interloom.errors import InterloomError
 from interloom.seeding import derive_seed
 from interloom.train import preflight, together

@@ -20,14 +20,8 @@ from interloom.adaptive.story import (
     parse_story,
     read_blocks,
 )
-from interloom.backends.unified import (
-    GREEDY,
-    Completion,
-    Limits,
-    Sampling,
-    StreamError,
-    UnifiedModel,
-)
+from interloom.backends.stream import GREEDY, Limits, Sampling, StreamError
+from interloom.backends.unified import Completion, UnifiedModel
 from interloom.records import Segment
 
 GOES_ON = ("<failure_analysis>", *(tag for tag in TAGS if tag.startswith("<step_")))

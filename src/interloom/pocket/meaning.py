@@ -187,11 +187,15 @@ def _article(steps: Sequence[ConcreteStep]) -> str:
 
 
 def procedure_article(procedure: Procedure, rng: random.Random) -> tuple[str, str]:
-    """How an encyclopedia tells of a procedure: a title, and what is done in order."""
+    """How an encyclopedia tells of a procedure: a title, and what is done in order.
+
+    What the title leaves open takes its first value, as in ``procedure_steps``.
+    """
     slots = {name: rng.choice(values) for name, values in procedure.slots}
-    filled = fill_procedure(procedure, slots)
-    request = rng.choice(filled.requests)
-    return request, _article(filled.steps)
+    title = rng.choice(fill_procedure(procedure, slots).requests)
+    known = procedure_steps(title)
+    assert known is not None  # a procedure's own request
+    return title, known.recall
 
 
 # ------------------------------------------------------------------------------ altogether

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from interloom.pocket.foundation.lessons import UNCLEAR, Lesson, Picture, random_picture
+from interloom.pocket.language import Form, describe_edit
 from interloom.pocket.scene import (
     BACKGROUNDS,
     CELLS,
@@ -20,7 +21,9 @@ from interloom.pocket.scene import (
     Scene,
     Sprite,
     apply,
+    edits_between,
     random_edit,
+    random_scene,
     random_sprite,
 )
 
@@ -203,6 +206,45 @@ def as_wanted(rng: random.Random) -> Lesson:
         said.append(told)
         right &= good
     return Lesson(f"as wanted: {'; '.join(asked)}", f"{'; '.join(said)}. {_all_as_wanted(right)}")
+
+
+def in_words(rng: random.Random) -> Lesson:
+    """A list of what changes, put into words: as orders, or as what must be there afterwards.
+
+    The list has all nine cells or those that change alone; some lists also say what is there now
+    and what was wanted, and then the words are about what was wanted.
+    """
+    scene = wanted = random_scene(rng, rng.randint(1, 6))
+    for _ in range(rng.choice((1, 1, 1, 2))):
+        edit = random_edit(rng, wanted, rng.choice((*OPERATIONS, "swap", "move")))
+        wanted = apply(wanted, edit) if edit else wanted
+    changing = scene.difference(wanted)
+    whole, checked = rng.random() < 0.6, rng.random() < 0.5
+    lines = []
+    for cell in range(CELLS):
+        was, want = thing(scene, cell), thing(wanted, cell)
+        if checked:
+            now = rng.choice((want, want, was, _any_name(rng)))
+            told = _told(was, now, want if cell in changing else None)[0]
+        else:
+            told = f"{was} to {want} {_same(was, want)}"
+        if whole or cell in changing:
+            lines.append(f"{POSITIONS[cell]}: {told}")
+    sky, new = scene.background, wanted.background
+    if whole or sky != new:
+        told = (
+            _told(sky, new, new if sky != new else None)[0]
+            if checked
+            else (f"{sky} to {new} {_same(sky, new)}")
+        )
+        lines.append(f"background: {told}")
+    form: Form = rng.choice(("canonical", "state"))
+    words, before = [], scene
+    for edit in edits_between(scene, wanted):
+        words.append(describe_edit(edit, before, form))
+        before = apply(before, edit)
+    asked = "as orders" if form == "canonical" else "as what must be"
+    return Lesson(f"{asked}: {'; '.join(lines)}", "; ".join(words) or "nothing")
 
 
 def _near(rng: random.Random, name: str) -> str:

@@ -48,11 +48,10 @@ class MadePictures:
             assert len(sources) == count, "a local generator does not fail"
             self.pictures += _read(sources)
         places = range(count, len(self.pictures))
-        self.sides = [
-            [i for i in places if bool(self.pictures[i].unclear) is unclear]
-            for unclear in (False, True)
-        ]
-        """Places of what was made: all cells clear, some cell unclear."""
+        unclear = [i for i in places if self.pictures[i].unclear]
+        clear = [i for i in places if not self.pictures[i].unclear]
+        self.sides = [side for side in (clear, unclear) if side]
+        """Places of what was made: all cells clear, some cell unclear; none of them empty."""
 
     def draw(self, rng: random.Random) -> Picture:
         """A picture that was made; half of them have a cell that cannot be read."""

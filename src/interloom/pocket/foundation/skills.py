@@ -15,6 +15,7 @@ from interloom.pocket.foundation.comparing import (
     as_wanted,
     check_list,
     compare,
+    in_words,
     same_or_different,
     thing,
     what_changed,
@@ -106,9 +107,9 @@ def _list_as_json(rng: random.Random) -> Lesson:
 
 
 def _salad(rng: random.Random) -> str:
-    """Three to eight words of the world in no order."""
+    """One to eight words of the world in no order."""
     words = ("the", "a", "at", "to", "with", *COLOURS, *KINDS, "top", "left", "right", "center")
-    return " ".join(rng.choices(words, k=rng.randint(3, 8)))
+    return " ".join(rng.choices(words, k=rng.randint(1, 8)))
 
 
 def _rephrase(rng: random.Random) -> Lesson:
@@ -124,22 +125,20 @@ def any_edit(rng: random.Random, scene: Scene) -> tuple[Edit, Scene]:
 
 
 def _one_by_one(rng: random.Random) -> Lesson:
-    """A scene or a row of edits in plain words, numbered in the order in which they were said."""
+    """A scene, a row of edits, or both, in plain words, numbered in the order they were said."""
     scene = random_scene(rng, rng.randint(1, 7))
     first = rng.choice((1, 1, 1, 2, 2, 3, 4))
     start = f" from {first}" if first > 1 else ""
-    if rng.random() < 0.4:
-        said, plain = [], []
-        for _ in range(rng.choice((1, 2, 2, 3, 3))):
-            edit, scene = any_edit(rng, scene)
-            form = rng.choice(("canonical", "paraphrased", "paraphrased"))
-            said.append(describe_edit(edit, scene, form, rng))
-            plain.append(describe_edit(edit, scene))
-            scene = apply(scene, edit)
+    roll = rng.random()
+    if roll < 0.3:
+        said, plain = _row_of_edits(rng, scene)
         return Lesson(f"one by one{start}: {'; '.join(said)}", numbered(plain, first))
+    changed = roll < 0.55
+    if changed:
+        scene = random_scene(rng, rng.randint(1, 3))
     things = list(scene.sprites())
     rng.shuffle(things)
-    placed = rng.random() < 0.85
+    placed = changed or rng.random() < 0.85
     names = [with_article(str(sprite)) for _, sprite in things]
     places = [f" at the {POSITIONS[cell]}" if placed else "" for cell, _ in things]
     said, recall = list(names), ""
@@ -151,8 +150,22 @@ def _one_by_one(rng: random.Random) -> Lesson:
     opening = rng.choice(("", "", "draw ", "show ", "a picture with ", "i want to see "))
     recall += f"at {scene.background}: " if when else ""
     text = ", ".join(map("".join, zip(said, places, strict=True)))
-    plain = map("".join, zip(names, places, strict=True))
-    return Lesson(f"one by one{start}: {opening}{text}{when}", recall + numbered(plain, first))
+    plain = list(map("".join, zip(names, places, strict=True)))
+    orders, then = _row_of_edits(rng, scene) if changed else ([], [])
+    question = "; ".join([f"{opening}{text}{when}", *orders])
+    return Lesson(f"one by one{start}: {question}", recall + numbered([*plain, *then], first))
+
+
+def _row_of_edits(rng: random.Random, scene: Scene) -> tuple[list[str], list[str]]:
+    """One to three edits one after another: as they are said, and in plain words."""
+    said, plain = [], []
+    for _ in range(rng.choice((1, 2, 2, 3, 3))):
+        edit, scene = any_edit(rng, scene)
+        form = rng.choice(("canonical", "paraphrased", "paraphrased"))
+        said.append(describe_edit(edit, scene, form, rng))
+        plain.append(describe_edit(edit, scene))
+        scene = apply(scene, edit)
+    return said, plain
 
 
 def _cell_by_cell(rng: random.Random) -> Lesson:
@@ -187,15 +200,28 @@ def _riddle(rng: random.Random) -> Lesson:
     )
 
 
+ASKING = ("tell about", "tell about", "explain", "say in order", "what happens", "how does it go")
+
+
+def _asked(rng: random.Random, question: str) -> str:
+    """The same question as different people begin it, if with nothing, or with words at random.
+
+    What is only ever asked in one way is only known when it is asked in that way.
+    """
+    roll = rng.random()
+    if roll < 0.45:
+        return f"{rng.choice(ASKING)}: {question}"
+    return question if roll < 0.6 else f"{_salad(rng)}: {question}"
+
+
 def _procedure(rng: random.Random) -> Lesson:
-    procedure = rng.choice(procedures())
-    title, article = procedure_article(procedure, rng)
-    return Lesson(f"tell about: {title}", article)
+    title, article = procedure_article(rng.choice(procedures()), rng)
+    return Lesson(_asked(rng, title), article)
 
 
 def _reasoning(rng: random.Random) -> Lesson:
     scene, instruction, article = reasoning_article(rng)
-    return Lesson(f"<image>what comes of it: {instruction}", article, (Picture(scene),))
+    return Lesson(f"<image>{_asked(rng, instruction)}", article, (Picture(scene),))
 
 
 Skills = Mapping[Callable[[random.Random], Lesson], float]
@@ -215,18 +241,20 @@ SKILLS: Skills = {
     _one_by_one: 0.11,
     _list_as_json: 0.06,
     _cell_by_cell: 0.06,
+    in_words: 0.05,
     _riddle: 0.07,
-    _procedure: 0.08,
-    _reasoning: 0.06,
+    _procedure: 0.11,
+    _reasoning: 0.09,
 }
 """What is learned, and how often."""
 
 READING: Skills = {
-    same_or_different: 0.28,
-    as_wanted: 0.14,
+    same_or_different: 0.24,
+    as_wanted: 0.12,
     _cell_by_cell: 0.08,
-    _one_by_one: 0.22,
-    _list_as_json: 0.20,
+    in_words: 0.12,
+    _one_by_one: 0.20,
+    _list_as_json: 0.16,
     _text_as_json: 0.04,
     _rephrase: 0.04,
 }

@@ -24,7 +24,8 @@ from diffusers import AutoencoderKLFlux2
 from torch.nn import functional as F
 from transformers import Emu3ForConditionalGeneration
 
-from interloom.backends.unified import Limits, Stream, StreamError, UnifiedModel
+from interloom.backends.stream import Limits, Stream, StreamError
+from interloom.backends.unified import UnifiedModel
 from interloom.dialogue import unified_prompt
 from interloom.pocket.foundation.training import (
     Average,

@@ -48,13 +48,13 @@ from interloom.pocket.scene import CELLS, GRID
 from interloom.roles import Generator
 
 SCHEDULE = Schedule(
-    steps=6000, learning_rate=2e-3, matrix_rate=1e-2, flat=0.5, weight_decay=0.01, average=0.998
+    steps=7000, learning_rate=2e-3, matrix_rate=1e-2, flat=0.5, weight_decay=0.01, average=0.998
 )
 BATCH = 12
 GROUP = 4
 """Batches that are drawn together and sorted by length, so that little of a batch is padding."""
 READING_SCHEDULE = Schedule(
-    steps=2500, learning_rate=2e-3, matrix_rate=1e-2, flat=0.6, weight_decay=0.01, average=0.998
+    steps=3000, learning_rate=2e-3, matrix_rate=1e-2, flat=0.6, weight_decay=0.01, average=0.998
 )
 NAMING_SCHEDULE = Schedule(
     steps=1000, learning_rate=2e-3, flat=0.5, weight_decay=0.01, average=0.998
