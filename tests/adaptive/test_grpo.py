@@ -17,9 +17,6 @@ from interloom.adaptive.reasoner import AdaptiveReasoner, add_story_tags
 from interloom.backends.stream import Sampling
 from interloom.backends.unified import UnifiedModel
 from interloom.errors import InterloomError
-from interloom.records import Evaluation
-
-BEST = Evaluation(instruction=5, consistency=5, quality=5, knowledge=5)
 
 
 @pytest.fixture
