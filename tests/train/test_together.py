@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from safetensors.torch import load_file
 from tiny_project.project import wait_for
@@ -87,7 +86,7 @@ def test_processes_that_share_one_model_train_as_one(
 
 @pytest.mark.slow
 def test_a_checkpoint_of_two_processes_resumes_in_one(project: Path, settings: Make) -> None:
-    chosen = settings("sft_critic", batch_size=4, micro_batch_size=2, epochs=1, evaluations=3)
+    chosen = settings("sft_critic", batch_size=4, micro_batch_size=2, epochs=3, evaluations=3)
     whole = copy(project, "whole")
     stage(whole, "sft-critic", chosen, 1)
     prepare(project, chosen)
@@ -95,10 +94,13 @@ def test_a_checkpoint_of_two_processes_resumes_in_one(project: Path, settings: M
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                start_new_session=True)  # fmt: skip
     try:
-        marker = ".interloom/work/sft-critic/*/checkpoints/checkpoint-2/complete"
+        marker = ".interloom/work/sft-critic/*/checkpoints/checkpoint-7/complete"
         wait_for(lambda: list(project.glob(marker)), seconds=120, every=0.02)
     finally:
-        os.killpg(running.pid, signal.SIGKILL)
+        # torchrun's processes are in sessions of their own, and would train on for a while.
+        for process in psutil.Process(running.pid).children(recursive=True):
+            process.kill()
+        running.kill()
         running.wait()
     resumed = stage(project, "sft-critic", chosen, 1)
     assert "continuing from checkpoint-" in resumed
