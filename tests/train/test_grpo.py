@@ -8,6 +8,7 @@ from executor import Executor
 from transformers import TrainerCallback
 
 from interloom.backends.pocket import PocketJudge
+from interloom.cluster.executor import ROLLOUTS_VARIABLE
 from interloom.errors import InterloomError
 from interloom.records import Failure
 from interloom.runner import StageRun
@@ -144,8 +145,8 @@ def test_vllm_is_a_switch(open_stage: Open, settings: Make):
 def test_the_executor_says_where_rollouts_are_written(
     open_stage: Open, settings: Make, monkeypatch: pytest.MonkeyPatch
 ):
-    assert grpo.ROLLOUTS_VARIABLE == executor.ROLLOUTS_VARIABLE
-    monkeypatch.setenv(executor.ROLLOUTS_VARIABLE, "http://run-rollouts:8000")
+    assert grpo.ROLLOUTS_VARIABLE == ROLLOUTS_VARIABLE
+    monkeypatch.setenv(ROLLOUTS_VARIABLE, "http://run-rollouts:8000")
     chosen = small(settings, use_vllm=True)
     config = grpo.grpo_config(chosen.grpo_critic, chosen.models, open_stage("grpo-critic"), 0, [])
     assert (config.vllm_mode, config.vllm_server_base_url) == ("server", "http://run-rollouts:8000")
