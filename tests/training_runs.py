@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 from kube_server.server import KubeServer, interloom_image
+from tiny_project.project import wait_for
 
 from interloom.settings import Settings
 
@@ -57,6 +59,23 @@ def run(root: Path, name: str, processes: int = 1, **env: str) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def run_until_killed(root: Path, name: str, processes: int, checkpoint: str, **env: str) -> None:
+    """Run a stage in a prepared project folder, and kill it when a checkpoint is whole."""
+    running = subprocess.Popen(
+        command(name, processes), cwd=root, env=environment() | env, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    marker = f".interloom/work/{name}/*/checkpoints/{checkpoint}/complete"
+    try:
+        wait_for(lambda: list(root.glob(marker)), seconds=120, every=0.02)
+    finally:
+        # torchrun's processes are in sessions of their own, and would train on for a while.
+        for process in psutil.Process(running.pid).children(recursive=True):
+            process.kill()
+        running.kill()
+        running.wait()
 
 
 def script(text: str, folder: Path, *words: str, processes: int = 2) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from data_project import Project
-from training_runs import copy, curve, of_metrics, prepare, run, script
+from training_runs import copy, curve, of_metrics, prepare, run, run_until_killed, script
 
 from interloom.backends.unified import UnifiedModel
 from interloom.cluster.manifests import fsdp
@@ -56,6 +56,26 @@ def test_two_processes_learn_stories_as_one(sft_project: Project, how: str) -> N
     values = of_metrics(one, *MEASURED)
     assert {key: both[key] for key in values} == values
     assert shapes(two, "adaptive-sft") == shapes(alone, "adaptive-sft")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("how", ["copied", "sharded"])
+def test_a_killed_training_of_two_processes_continues(sft_project: Project, how: str) -> None:
+    """Weights and optimiser come back from a checkpoint, whole or in parts: with copies in one
+    process, sharded in two again."""
+    whole, killed = copy(sft_project.root, "whole"), copy(sft_project.root, "killed")
+    settings = changed(sft_project, "sft_adaptive", epochs=20 / 3, evaluations=4)
+    env = {} if how == "copied" else sharding(settings, gathered=False)
+    for root in (whole, killed):
+        prepare(root, settings)
+    run(whole, "sft-adaptive", 2, **env)
+    run_until_killed(killed, "sft-adaptive", 2, "checkpoint-5", **env)
+    said = run(killed, "sft-adaptive", 1 if how == "copied" else 2, **env)
+    assert "continuing from checkpoint-" in said
+    one, both = curve(whole, "sft-adaptive"), curve(killed, "sft-adaptive")
+    losses = of_metrics(one, "loss")
+    assert {key: both[key] for key in losses} == pytest.approx(losses, rel=5e-3)
 
 
 @pytest.mark.slow

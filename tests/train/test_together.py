@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from safetensors.torch import load_file
-from tiny_project.project import wait_for
 from training_runs import (
-    command,
     copy,
     curve,
-    environment,
     of_metrics,
     prepare,
     run,
+    run_until_killed,
     script,
 )
 
@@ -92,18 +88,7 @@ def test_a_checkpoint_of_two_processes_resumes_in_one(project: Path, settings: M
     whole = copy(project, "whole")
     stage(whole, "sft-critic", chosen, 1)
     prepare(project, chosen)
-    running = subprocess.Popen(command("sft-critic", 2), cwd=project, env=environment(),
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               start_new_session=True)  # fmt: skip
-    try:
-        marker = ".interloom/work/sft-critic/*/checkpoints/checkpoint-5/complete"
-        wait_for(lambda: list(project.glob(marker)), seconds=120, every=0.02)
-    finally:
-        # torchrun's processes are in sessions of their own, and would train on for a while.
-        for process in psutil.Process(running.pid).children(recursive=True):
-            process.kill()
-        running.kill()
-        running.wait()
+    run_until_killed(project, "sft-critic", 2, "checkpoint-5")
     resumed = stage(project, "sft-critic", chosen, 1)
     assert "continuing from checkpoint-" in resumed
     one, both = curve(whole, "sft-critic"), curve(project, "sft-critic")
