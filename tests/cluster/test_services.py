@@ -59,9 +59,9 @@ def test_shared_servers_must_stand_and_be_ready(on_cluster: OnCluster) -> None:
                  "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}}},
     })  # fmt: skip
     failed = on_cluster.run(check=False)
-    assert "the server judge has 0 of 2 replicas ready after cluster.start_minutes = 0.03" in (
-        failed.stderr
-    )
+    said = "the server judge has 0 of 2 replicas ready after cluster.start_minutes = 0.03: judge-"
+    assert said in failed.stderr
+    assert "gets no image missing:1 (ImagePullBackOff)" in failed.stderr
     assert all(pod["metadata"]["labels"]["app"] == "judge" for pod in on_cluster.pods())
     assert on_cluster.jobs() == [], "the stage has not begun"
 

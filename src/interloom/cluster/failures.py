@@ -164,7 +164,7 @@ def waiting(
         if "deletionTimestamp" in pod["metadata"]:
             problem = _lingering(pod, now)
         else:
-            problem = _pod_waiting(pod, events)
+            problem = pod_waiting(pod, events)
         if problem is not None:
             return problem
     if len(pods) < int(job["spec"]["parallelism"]):
@@ -203,7 +203,8 @@ def _not_created(job: Object, events: Sequence[Object]) -> Failure | None:
     return None
 
 
-def _pod_waiting(pod: Object, events: Sequence[Object]) -> Failure | None:
+def pod_waiting(pod: Object, events: Sequence[Object]) -> Failure | None:
+    """Why one pod does not run yet; none if it does, or nothing is known."""
     where = short(pod)
     if pod.get("status", {}).get("phase", "Pending") != "Pending":
         return None

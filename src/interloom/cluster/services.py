@@ -9,8 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from interloom.cluster import manifests, names
-from interloom.cluster.api import AUTOSCALERS, DEPLOYMENTS, SERVICES, Api, Resource
+from interloom.cluster import failures, manifests, names
+from interloom.cluster.api import (
+    AUTOSCALERS,
+    DEPLOYMENTS,
+    EVENTS,
+    PODS,
+    SERVICES,
+    Api,
+    Resource,
+)
 from interloom.cluster.manifests import Object, Work
 from interloom.cluster.settings import ClusterSettings, ServiceSettings, StagePods
 from interloom.errors import InterloomError
@@ -93,22 +101,27 @@ class Services:
             if time.monotonic() > end:
                 raise InterloomError(
                     f"the server {called} has {ready} of {wanted} replicas ready after "
-                    f"cluster.start_minutes = {self._options.start_minutes:g}{_why(status)}"
+                    f"cluster.start_minutes = {self._options.start_minutes:g}{self._why(found)}"
                 )
             if not told:
                 self._say(f"waiting for the server {called}: {ready} of {wanted} replicas ready")
                 told = True
             time.sleep(LOOK_SECONDS)
 
-
-def _why(status: Object) -> str:
-    """What the Deployment's conditions complain of."""
-    said = [
-        condition.get("message", "")
-        for condition in status.get("conditions") or []
-        if condition["type"] == "ReplicaFailure" and condition["status"] == "True"
-    ]
-    return f": {said[0]}" if said else ""
+    def _why(self, deployment: Object) -> str:
+        """What keeps a Deployment's pods from being there, or from running."""
+        refused = failures.condition(deployment, "ReplicaFailure")
+        if refused is not None:
+            return f": {refused.get('message', '')}"
+        chosen = deployment["spec"]["selector"].get("matchLabels", {})
+        labels = ",".join(f"{name}={value}" for name, value in chosen.items())
+        pods, _ = self._api.list(PODS, labels=labels)
+        events, _ = self._api.list(EVENTS)
+        for pod in pods:
+            problem = failures.pod_waiting(pod, events)
+            if problem is not None:
+                return f": {problem.text}"
+        return ""
 
 
 def objects(
