@@ -1,4 +1,4 @@
-"""The adaptive system: stories by escalation, their validation, fine-tuning, RL."""
+"""The adaptive system: stories by escalation, their validation, fine-tuning, RL, benchmarks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ STAGES = (
     "generate-adaptive",
     "evaluate-adaptive",
     "report-adaptive",
-    "register-adaptive",
 )
 
 

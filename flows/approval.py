@@ -19,9 +19,17 @@ from flows import child
 from flows.stage import display
 from interloom.catalogue import Catalogue, open_catalogue
 from interloom.errors import InterloomError
-from interloom.promotion.decisions import Proposal, promote, propose, refuse, settled
+from interloom.promotion.decisions import (
+    REGISTERING,
+    Proposal,
+    promote,
+    propose,
+    refuse,
+    settled,
+)
 from interloom.promotion.gate import as_text
 from interloom.promotion.ledger import Author, Entry, Ledger, words
+from interloom.settings import System
 
 Approval = Literal["gate", "human", "none"]
 POLL_SECONDS = 2
@@ -37,18 +45,18 @@ class Answer(RunInput):
     comment: str = Field(default="", description="why; needed to approve what the gate refuses")
 
 
-def decide(root: Path, approval: Approval | None) -> str:
-    """Decide about the challenger of the project, in the way that ``approval`` or else the params
-    file says; what came of it in a few words."""
+def decide(root: Path, system: System, approval: Approval | None) -> str:
+    """Decide about the challenger of a system, in the way that ``approval`` or else the params file
+    of the project says; what came of it in a few words."""
     try:
         catalogue = open_catalogue(root)
     except InterloomError as error:
         return f"nothing to decide: {error}"
     way: Approval = approval or catalogue.settings.promotion.approval
-    ledger = Ledger(catalogue, catalogue.settings.registration.model_name)
+    ledger = Ledger(catalogue, catalogue.settings.registration.name_of(system))
     settled(ledger)
     try:
-        proposal = propose(catalogue, None)
+        proposal = propose(catalogue, system, None)
     except InterloomError as error:
         return f"nothing to decide: {error}"
     if proposal.earlier is not None:
@@ -56,9 +64,10 @@ def decide(root: Path, approval: Approval | None) -> str:
         return f"nothing to decide: {words(proposal.earlier)} ({proposal.earlier.at})"
     _publish(proposal)
     if way == "none":
-        return f"version {proposal.version} waits for `interloom registry promote`"
+        option = "" if system == "agents" else f" --system {system}"
+        return f"version {proposal.version} waits for `interloom registry promote{option}`"
     if way == "human":
-        return _by_person(catalogue, proposal)
+        return _by_person(catalogue, REGISTERING[system], proposal)
     return _by_gate(catalogue, proposal)
 
 
@@ -67,7 +76,8 @@ def _publish(proposal: Proposal) -> None:
     verdict = proposal.verdict
     rows = [check.row() for check in verdict.checks]
     said = "passes" if verdict.passed else "is refused by"
-    title = f"version {proposal.version} {said} the gate (champion: {proposal.champion or 'none'})"
+    champion = proposal.champion or "none"
+    title = f"{proposal.model} version {proposal.version} {said} the gate (champion: {champion})"
     get_run_logger().info(f"{title}\n{as_text(rows)}")
     create_table_artifact(rows, key="promotion-gate", description=title)
 
@@ -79,12 +89,12 @@ def _by_gate(catalogue: Catalogue, proposal: Proposal) -> str:
     return _told(refuse(catalogue, proposal, author))
 
 
-def _by_person(catalogue: Catalogue, proposal: Proposal) -> str:
+def _by_person(catalogue: Catalogue, stage: str, proposal: Proposal) -> str:
     """Pause until someone approves or rejects, or the time is over: then nothing is decided."""
     hours = catalogue.settings.promotion.approval_hours
     log = get_run_logger()
     while True:
-        answer = _ask(proposal, hours)
+        answer = _ask(proposal, stage, hours)
         if answer is None:
             return f"nobody decided about version {proposal.version} within {hours:g} hours"
         author = _author(answer.name, answer.comment)
@@ -103,7 +113,7 @@ def _promoted(catalogue: Catalogue, proposal: Proposal, author: Author, despite_
         return str(error)
 
 
-def _ask(proposal: Proposal, hours: float) -> Answer | None:
+def _ask(proposal: Proposal, stage: str, hours: float) -> Answer | None:
     """The answer of a person; none if there is none in time.
 
     Prefect's own waiting does not notice that the run is cancelled, so it waits in a thread that
@@ -112,7 +122,7 @@ def _ask(proposal: Proposal, hours: float) -> Answer | None:
     reasons = "".join(f"\n- {reason}" for reason in proposal.verdict.reasons)
     says = "The gate lets it pass." if not reasons else f"**The gate refuses it:**{reasons}"
     form = Answer.with_initial_data(
-        description=f"Shall version {proposal.version} replace champion "
+        description=f"Shall {proposal.model} version {proposal.version} replace champion "
         f"{proposal.champion or 'none'}? {says}\n\nAll figures: artifact `promotion-gate`."
     )
     given: list[Answer | BaseException] = []
@@ -126,7 +136,7 @@ def _ask(proposal: Proposal, hours: float) -> Answer | None:
 
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(wait,), name="approval", daemon=True)
-    display.line("register", f"waiting for approval: {flow_run.ui_url}")
+    display.line(stage, f"waiting for approval: {flow_run.ui_url}")
     thread.start()
     left = hours * 3600
     while thread.is_alive() and left > 0:

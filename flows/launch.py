@@ -21,8 +21,8 @@ from interloom import dvc_state
 from interloom.errors import InterloomError
 from interloom.progress import clock
 from interloom.project import find_project
-from interloom.settings import load_profile, load_settings
-from interloom.stages import System, all_cells, find_stage, wanted_stages
+from interloom.settings import System, load_profile, load_settings
+from interloom.stages import all_cells, find_stage, wanted_stages
 
 if TYPE_CHECKING:
     from prefect import Flow

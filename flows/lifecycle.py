@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from prefect import flow
@@ -12,8 +13,9 @@ from prefect.client.schemas.objects import State
 from flows import adaptive, dataset, evaluation, grpo, registration, sft, validation
 from flows.group import until_cancelled
 from flows.stage import fetch_data, make_plan, project_folder
-from interloom.settings import load_settings, use_profile
-from interloom.stages import System, wanted_stages
+from interloom.promotion.decisions import REGISTERING
+from interloom.settings import System, load_settings, use_profile
+from interloom.stages import wanted_stages
 
 PARTS: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
     (dataset.dataset, dataset.STAGES),
@@ -21,8 +23,9 @@ PARTS: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
     (sft.sft, sft.STAGES),
     (grpo.grpo, grpo.STAGES),
     (evaluation.evaluation, evaluation.STAGES),
-    (registration.registration, registration.STAGES),
+    (registration.registration, (REGISTERING["agents"],)),
     (adaptive.adaptive, adaptive.STAGES),
+    (partial(registration.registration, system="adaptive"), (REGISTERING["adaptive"],)),
 )
 
 

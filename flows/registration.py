@@ -1,4 +1,4 @@
-"""Register planner, critic and pipeline as model versions; then decide about the challenger."""
+"""Register a system's models as versions; then decide about the challenger."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from prefect.client.schemas.objects import State
 from flows.approval import decide
 from flows.group import until_cancelled
 from flows.stage import fetch_data, make_plan, project_folder, run_stages
-
-STAGES = ("register",)
+from interloom.promotion.decisions import REGISTERING
+from interloom.settings import System
 
 
 @flow(name="registration", log_prints=True)
@@ -22,8 +22,9 @@ def registration(
     retries: int | None = None,
     force: bool = False,
     approval: Literal["gate", "human", "none"] | None = None,
+    system: System = "agents",
 ) -> dict[str, str] | State[Any]:
-    """Register planner, critic and pipeline as model versions; then decide about the challenger.
+    """Register a system's models as versions; then decide about the challenger.
 
     Args:
         project: project folder; the present one if not given.
@@ -33,14 +34,15 @@ def registration(
         force: run stages even if DVC finds them up to date.
         approval: who decides: the gate, a person (the run pauses until then), or none, so that the
             challenger waits for `interloom registry promote`; the params file's if not given.
+        system: whose: planner, critic and pipeline (agents), or the unified model (adaptive).
     """
     root = project_folder(project)
     plan = make_plan(root, timeout_minutes=timeout_minutes, retries=retries, force=force)
-    names = [name for name in STAGES if stages is None or name in stages]
+    names = [name for name in (REGISTERING[system],) if stages is None or name in stages]
 
     def work() -> dict[str, str]:
         fetch_data(plan)
-        return run_stages(names, plan) | {"promotion": decide(root, approval)}
+        return run_stages(names, plan) | {"promotion": decide(root, system, approval)}
 
     return until_cancelled(work)
 

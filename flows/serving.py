@@ -1,4 +1,4 @@
-"""Serve a registered pipeline until the flow run is cancelled."""
+"""Serve a registered model until the flow run is cancelled."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def serving(
 
     Args:
         project: project folder; the present one if not given.
-        model: what `interloom serve --model` takes; the champion if not given.
+        model: what `interloom serve --model` takes; the pipeline's champion if not given.
         host: address to listen at.
         port: port to listen at.
     """

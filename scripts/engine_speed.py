@@ -59,11 +59,13 @@ def measured() -> dict[str, Cost]:
     import torch
 
     from interloom.benchmarks import pocket_ueval
-    from interloom.serve.pipeline import WARM_UP, load
+    from interloom.serve.loading import load
+    from interloom.serve.pipeline import WARM_UP
     from interloom.settings import load_settings
 
     torch.set_num_threads(1)
     pipeline = load(rehearsed(), load_settings(ROOT / "params.yaml"), ROOT)
+    assert isinstance(pipeline, Pipeline)
     (generator,) = pipeline.generators.values()
     assert pipeline.critic is not None
     texts = [r for r in pocket_ueval.requests(64, 7) if not r.images]
@@ -144,7 +146,7 @@ def measure(
     """Median seconds of a request, and requests per second, in the model's time."""
     sleeper = Sleeper(costs, scale)
     parts = Pipeline("model", "1", "script", sleeper, sleeper, {"g": sleeper}, max_attempts=5)  # type: ignore[arg-type]
-    engine = Engine(parts, Metrics(), slots=slots, queue=clients, max_steps=10, gather=0.005)
+    engine = Engine(parts, Metrics(), slots=slots, queue=clients, gather=0.005)
     took: list[float] = []
     numbers = iter(range(requests))
     lock = threading.Lock()
@@ -156,7 +158,8 @@ def measure(
                 number = next(numbers, None)
             if number is None:
                 return
-            order = Order(Request(id=str(number), text="x"), "g", 5, number, 40)
+            asked = Request(id=str(number), text="x")
+            order = Order(asked, number, 40, 10, generator="g", max_attempts=5)
             began = time.monotonic()
             engine.submit(order, heard.put)
             while not isinstance(heard.get(), Ended):

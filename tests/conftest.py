@@ -45,6 +45,14 @@ def tiny_umm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def taught_umm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the shipped unified model, taught stories of every mode (see ``taught_umm.py``)."""
+    import taught_umm as builder
+
+    return builder.build(tmp_path_factory.mktemp("models") / "taught-umm")
+
+
+@pytest.fixture(scope="session")
 def project_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh project folder with git, DVC and the tiny stages, to be copied."""
     from tiny_project.project import make_project

@@ -15,8 +15,10 @@ from interloom.benchmarks.graded import Graded
 from interloom.catalogue import Catalogue, open_catalogue
 from interloom.promotion.decisions import promote, propose, settled
 from interloom.promotion.ledger import Author, Entry, Ledger, words
+from interloom.settings import System
 
 MODEL = "interloom-pipeline"
+MODELS: dict[System, str] = {"agents": MODEL, "adaptive": "interloom-adaptive"}
 LIMITS: dict[str, Any] = {
     "benchmarks": {
         "wise": {"floor": 10.0, "max_loss": 5.0},
@@ -71,7 +73,7 @@ def make(root: Path, uri: str, **promotion: Any) -> Path:
     """Params and an empty ``dvc.yaml``."""
     params = small_params()
     params["tracking"]["uri"] = uri
-    params["promotion"] |= LIMITS | promotion
+    params["promotion"] |= {"agents": LIMITS, "adaptive": LIMITS} | promotion
     root.mkdir(parents=True, exist_ok=True)
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     (root / "dvc.yaml").write_text("stages: {}\n")
@@ -85,13 +87,13 @@ def from_template(template: Path, root: Path, **promotion: Any) -> Catalogue:
     return open_catalogue(root)
 
 
-def add_version(catalogue: Catalogue, found: Evidence | None) -> str:
+def add_version(catalogue: Catalogue, found: Evidence | None, system: System = "agents") -> str:
     """Register a version with this evidence, as challenger; its number."""
     from mlflow.exceptions import MlflowException
 
-    client = catalogue.client
+    client, model = catalogue.client, MODELS[system]
     try:
-        client.create_registered_model(MODEL)
+        client.create_registered_model(model)
     except MlflowException as error:
         assert error.error_code == "RESOURCE_ALREADY_EXISTS"
     number = len(list(catalogue.root.glob("models/*")))
@@ -104,8 +106,8 @@ def add_version(catalogue: Catalogue, found: Evidence | None) -> str:
         run = client.create_run("0").info
         client.log_artifacts(run.run_id, str(folder), "models/pipeline")
         source, run_id = f"{run.artifact_uri}/models/pipeline", run.run_id
-    version = str(client.create_model_version(MODEL, source, run_id=run_id).version)
-    client.set_registered_model_alias(MODEL, "challenger", version)
+    version = str(client.create_model_version(model, source, run_id=run_id).version)
+    client.set_registered_model_alias(model, "challenger", version)
     return version
 
 
@@ -117,19 +119,19 @@ def tags_of(catalogue: Catalogue, version: str) -> Mapping[str, str]:
 ANA = Author("ana", "looks good", {"prefect.flow_run_id": "f-1"})
 
 
-def history(catalogue: Catalogue) -> list[Entry]:
-    return settled(Ledger(catalogue, MODEL))
+def history(catalogue: Catalogue, system: System = "agents") -> list[Entry]:
+    return settled(Ledger(catalogue, MODELS[system]))
 
 
-def told(catalogue: Catalogue) -> list[str]:
-    return [words(entry) for entry in history(catalogue)]
+def told(catalogue: Catalogue, system: System = "agents") -> list[str]:
+    return [words(entry) for entry in history(catalogue, system)]
 
 
-def promoted(catalogue: Catalogue, *scores: tuple[float, ...]) -> None:
+def promoted(catalogue: Catalogue, *scores: tuple[float, ...], system: System = "agents") -> None:
     """Register and promote versions one after the other."""
     for one in scores:
-        version = add_version(catalogue, evidence(one))
-        promote(catalogue, propose(catalogue, version), ANA)
+        version = add_version(catalogue, evidence(one), system)
+        promote(catalogue, propose(catalogue, system, version), ANA)
 
 
 def runs_of(catalogue: Catalogue) -> list[Any]:

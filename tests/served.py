@@ -6,16 +6,19 @@ import queue
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pocket_renderer import RenderGenerator
 
+from interloom.adaptive.reasoner import AdaptiveReasoner, Writing
 from interloom.backends.pocket import PocketTeacher
 from interloom.records import Failure, Request
 from interloom.roles import CritiqueCase, GenerationJob
-from interloom.serve.engine import Engine, Ticket
+from interloom.serve.engine import Engine
 from interloom.serve.events import Ended, Event, Order
 from interloom.serve.metrics import Metrics
 from interloom.serve.pipeline import Pipeline
+from interloom.serve.system import System, Ticket
 from interloom.settings import ServingSettings, Settings, load_settings
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +44,25 @@ class Gate:
         if any("explode" in job.prompt for job in jobs):
             raise RuntimeError(f"cannot draw {jobs[0].prompt}")
         return self.inner.generate(jobs)
+
+
+class Gated(AdaptiveReasoner):
+    """A reasoner that waits for ``open`` before it writes on, and notes its batches."""
+
+    def __init__(self, inner: AdaptiveReasoner) -> None:
+        import threading
+
+        super().__init__(inner.unified, max_tokens=inner.max_tokens)
+        self.open, self.called = threading.Event(), threading.Event()
+        self.batches: list[int] = []
+
+    def go_on(self, stories: Sequence[Writing], *, seed: int = 0) -> None:
+        self.batches.append(len(stories))
+        self.called.set()
+        assert self.open.wait(30)
+        if any("explode" in story.prompt.instruction for story in stories):
+            raise RuntimeError("boom")
+        super().go_on(stories, seed=seed)
 
 
 @dataclass
@@ -83,22 +105,24 @@ def settings(**serving: object) -> Settings:
 
 
 def order(text: str = TEXT, **changes) -> Order:
-    values = {"generator": "renderer", "max_attempts": 3, "seed": 1, "image_budget": 40}
+    values = {
+        "generator": "renderer", "max_attempts": 3, "seed": 1, "image_budget": 40, "max_steps": 10,
+    }  # fmt: skip
     return Order(Request(id=changes.pop("id", text), text=text), **{**values, **changes})
 
 
-def engine(served: Pipeline | None = None, **changes) -> Engine:
-    values = {"slots": 8, "queue": 8, "max_steps": 10, **changes}
+def engine(served: System[Any] | None = None, **changes) -> Engine[Any]:
+    values = {"slots": 8, "queue": 8, **changes}
     return Engine(served or pipeline(), Metrics(), **values)
 
 
 class Heard:
     """What was told of one request."""
 
-    def __init__(self, at: Engine, asked: Order) -> None:
+    def __init__(self, at: Engine[Any], asked: Order) -> None:
         self._queue: queue.Queue[Event] = queue.Queue()
         self.events: list[Event] = []
-        self.ticket: Ticket = at.submit(asked, self._queue.put)
+        self.ticket: Ticket[Any] = at.submit(asked, self._queue.put)
 
     def end(self) -> Ended:
         while not self.events or not isinstance(self.events[-1], Ended):

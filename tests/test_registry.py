@@ -25,6 +25,7 @@ from interloom.digests import digest
 from interloom.errors import InterloomError
 from interloom.promotion.decisions import evidence_of, promote, propose
 from interloom.promotion.ledger import Author
+from interloom.registered import signatures
 from interloom.registry import (
     Part,
     critic_example,
@@ -73,7 +74,7 @@ def registered(
     params = small_params(benchmarks=["wise"], systems=["full-rl", "oracle"])
     params["tracking"]["uri"] = "sqlite:///mlflow.db"
     params["registration"]["timed_requests"] = 2
-    params["promotion"]["benchmarks"] = {"wise": {"floor": 0.0, "max_loss": 5.0}}
+    params["promotion"]["agents"]["benchmarks"] = {"wise": {"floor": 0.0, "max_loss": 5.0}}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     (root / "dvc.yaml").write_text("stages: {}\n")
     settings = load_settings(root / "params.yaml")
@@ -83,7 +84,7 @@ def registered(
     run_stage(find_stage("register"), settings, root)
     (root / "trained").write_text(trained)
     catalogue = open_catalogue(root)
-    promote(catalogue, propose(catalogue, None), Author("test"))
+    promote(catalogue, propose(catalogue, "agents", None), Author("test"))
     yield root
     os.chdir(before)
 
@@ -163,14 +164,25 @@ def assert_no_pickle(folder: Path) -> None:
         assert sum(path.as_posix().endswith(f"/{part}") for path in files) >= len(models) > 0
 
 
-def test_nothing_that_is_written_is_a_pickle(tmp_path: Path, tiny_vlm: Path, tiny_generator: Path):
+def test_nothing_that_is_written_is_a_pickle(
+    tmp_path: Path, tiny_vlm: Path, tiny_generator: Path, tiny_umm: Path
+):
     """Every file of every model that the stage writes, by content."""
     (tmp_path / "origin").mkdir()
     (tmp_path / "origin/lineage.json").write_text("{}")
-    folders = {"planner": tiny_vlm, "critic": tiny_vlm, "generator": tiny_generator}
-    for code, names in (("planner", ["planner"]), ("critic", ["critic"]), ("pipeline", folders)):
+    folders = {
+        "planner": tiny_vlm, "critic": tiny_vlm, "generator": tiny_generator, "unified": tiny_umm,
+    }  # fmt: skip
+    for code, names in (
+        ("planner", ["planner"]), ("critic", ["critic"]), ("pipeline", ["planner", "critic",
+        "generator"]), ("reasoner", ["unified"]),
+    ):  # fmt: skip
         example = critic_example() if code == "critic" else request_example()
-        part = Part(code, code, {name: folders[name] for name in names}, example)
+        signed = {
+            "planner": signatures.planner, "critic": signatures.critic,
+            "pipeline": signatures.pipeline, "reasoner": signatures.reasoner,
+        }[code]()  # fmt: skip
+        part = Part(code, code, {name: folders[name] for name in names}, signed, example)
         write_model(part, {}, "# card\n", tmp_path / "origin", tmp_path / "models" / code)
     assert_no_pickle(tmp_path / "models")
     weights = {path.parts[-3] for path in (tmp_path / "models/pipeline").rglob("*.safetensors")}

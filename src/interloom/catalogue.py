@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
+KIND = "interloom.model"
+"""In the metadata of a registered model: which module of ``registered/`` it was made from."""
 MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
@@ -69,15 +71,16 @@ def resolve(catalogue: Catalogue, uri: str) -> ModelVersion:
         raise InterloomError(f"{uri}: {error.message} (in {shown(catalogue.uri)})") from None
 
 
-def load_pipeline(uri: str, source: str) -> tuple[Any, Any, int]:
-    """A registered pipeline, loaded: MLflow's model, its planner, generator and critic, and T_max.
+def load_registered(uri: str, source: str) -> tuple[str, Any, Any]:
+    """A registered model, loaded: its kind (a module of ``registered/``), MLflow's model, and ours
+    inside it.
 
     Args:
         uri: what MLflow loads.
         source: what the user named, for errors.
 
     Raises:
-        InterloomError: MLflow cannot load it, or it is another kind of model.
+        InterloomError: MLflow cannot load it, or it was not made by interloom.
     """
     import mlflow
 
@@ -87,9 +90,34 @@ def load_pipeline(uri: str, source: str) -> tuple[Any, Any, int]:
         raise InterloomError(f"{source}: MLflow cannot load it ({error.message})") from error
     try:
         model: Any = loaded.unwrap_python_model()
+    except (AttributeError, mlflow.MlflowException) as error:
+        raise InterloomError(f"{source} is no interloom model ({error})") from error
+    # Versions of before there were several kinds say nothing.
+    return (loaded.metadata.metadata or {}).get(KIND, "pipeline"), loaded, model
+
+
+def load_pipeline(uri: str, source: str) -> tuple[Any, Any, int]:
+    """A registered pipeline, loaded: MLflow's model, its planner, generator and critic, and T_max.
+
+    Raises:
+        InterloomError: as ``load_registered``, or it is another kind of model.
+    """
+    kind, loaded, model = load_registered(uri, source)
+    if kind != "pipeline":
+        raise InterloomError(f"{source} is no interloom pipeline, but a {kind}")
+    return loaded, model, attempts_of(loaded, model, source)
+
+
+def attempts_of(loaded: Any, model: Any, source: str) -> int:
+    """T_max of a model that should be a pipeline.
+
+    Raises:
+        InterloomError: it is none.
+    """
+    try:
         _ = model.planner, model.critic, model.generator
-        return loaded, model, loaded.model_config["max_attempts"]
-    except (AttributeError, KeyError, TypeError, mlflow.MlflowException) as error:
+        return loaded.model_config["max_attempts"]
+    except (AttributeError, KeyError, TypeError) as error:
         raise InterloomError(
             f"{source} is no interloom pipeline ({error}); `interloom run register` makes one"
         ) from error

@@ -372,7 +372,7 @@ def serve(
     ] = None,
     params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
 ) -> None:
-    """Serve a pipeline: OpenAI's Responses API, MLflow's /invocations and a page, until Ctrl-C."""
+    """Serve either system: OpenAI's Responses API, MLflow's /invocations, a page; until Ctrl-C."""
     from interloom.serve.commands import run_server
 
     run_server(_enter_project(), params, model, host, port, generator or [], log_texts, keys)
@@ -420,11 +420,15 @@ def feedback_export(
     ] = Path("feedback"),
     track: Annotated[bool, typer.Option(help="Have DVC track the file.")] = True,
     params: Annotated[Path, typer.Option(help="Params file.")] = Path("params.yaml"),
+    system: Annotated[
+        Literal["agents", "adaptive"],
+        typer.Option(help="Whose: the critic's data, or the unified model's stories."),
+    ] = "agents",
 ) -> None:
-    """Turn the feedback in MLflow's traces into critic data, as training reads it."""
+    """Turn the feedback in MLflow's traces into data, as training reads it."""
     from interloom.serve.commands import export_feedback
 
-    typer.echo("\n".join(export_feedback(_enter_project(), params, folder, track)))
+    typer.echo("\n".join(export_feedback(_enter_project(), params, folder, track, system)))
 
 
 @app.command()

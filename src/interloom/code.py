@@ -50,8 +50,12 @@ def code_of(module: str) -> tuple[str, ...]:
     paths = {_file_of(name) for name in found} | {
         PACKAGE / TEXTS[name] for name in found if name in TEXTS
     }
-    # An empty __init__ decides nothing.
-    kept = [path for path in paths if path and path.exists() and (path.is_dir() or _size(path))]
+    folders = {path for path in paths if path and path.is_dir()}
+    # An empty __init__ decides nothing, and what lies in a folder is there with the folder.
+    kept = [
+        path for path in paths
+        if path and path.exists() and (path.is_dir() or _size(path)) and path.parent not in folders
+    ]  # fmt: skip
     return tuple(sorted(f"src/interloom/{path.relative_to(PACKAGE).as_posix()}" for path in kept))
 
 

@@ -16,16 +16,21 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interloom import latency, lineage
 from interloom.benchmarks import evidence
+from interloom.catalogue import KIND
 from interloom.digests import digest
 from interloom.errors import InterloomError
 from interloom.provenance import provenance, versions
+from interloom.registered import signatures
 from interloom.runner import StageRun
 from interloom.settings import Settings, load_settings
 from interloom.tracking import tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
 
 CODE = Path(__file__).parent / "registered"
 PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
@@ -38,11 +43,12 @@ CHALLENGER, CHAMPION = "challenger", "champion"
 
 @dataclass(frozen=True)
 class Part:
-    """One model to register: its name, its code in ``registered/`` and its folders."""
+    """One model to register: its name, its code in ``registered/``, its folders, its columns."""
 
     name: str
     code: str
     artifacts: dict[str, Path]
+    signature: ModelSignature
     example: dict[str, Any]
 
 
@@ -73,10 +79,16 @@ def run(settings: Settings, stage: StageRun) -> None:
     if Path(generator.model).is_dir():
         folders["generator"] = Path(generator.model)
     parts = [
-        Part(names.planner_name, "planner", {"planner": planner}, request_example()),
-        Part(names.critic_name, "critic", {"critic": critic}, critic_example()),
-        Part(names.model_name, "pipeline", folders, request_example()),
-    ]
+        Part(
+            names.planner_name, "planner", {"planner": planner},
+            signatures.planner(), request_example(),
+        ),
+        Part(
+            names.critic_name, "critic", {"critic": critic},
+            signatures.critic(), critic_example(),
+        ),
+        Part(names.model_name, "pipeline", folders, signatures.pipeline(), request_example()),
+    ]  # fmt: skip
     config = {
         "dialogue": models.dialogue,
         "dtype": models.vlm_dtype,
@@ -180,8 +192,9 @@ def write_model(
         python_model=str(CODE / f"{part.code}.py"),
         artifacts={name: str(path) for name, path in part.artifacts.items()},
         model_config=dict(config),
-        signature=signature(part.code),
+        signature=part.signature,
         input_example=example_table(part.example),
+        metadata={KIND: part.code},
         pip_requirements=[f"{name}=={v}" for name, v in versions(REQUIREMENTS).items()],
         code_paths=[str(Path(__file__).parent)],
     )
@@ -206,48 +219,6 @@ def write_evidence(entry: Entry, settings: Settings, stage: StageRun, folder: Pa
     part = folder / f"{evidence.FILE}.part"
     part.write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
     part.rename(folder / evidence.FILE)
-
-
-def signature(code: str) -> Any:
-    """Columns and parameters of a model."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import Array
-
-    text, several = DataType.string, Array(DataType.string)
-
-    def columns(*required: str, **optional: Any) -> Schema:
-        needed: list[Any] = [ColSpec(text, name) for name in required]
-        wanted = [ColSpec(kind, name, required=False) for name, kind in optional.items()]
-        return Schema([*needed, *wanted])
-
-    if code == "critic":
-        inputs = columns("after", "prompt", before=text, used_prompt=text)
-        given: list[Any] = [
-            ColSpec(text, name) for name in ("refine_prompt", "reasoning", "failure")
-        ]
-        return ModelSignature(inputs, Schema([ColSpec(DataType.boolean, "success"), *given]))
-    inputs = columns("text", images=several, kind=text)
-    if code == "planner":
-        return ModelSignature(inputs, columns("answer", "failure"))
-    outputs = Schema(
-        [
-            ColSpec(several, "texts"),
-            ColSpec(several, "images"),
-            ColSpec(text, "trajectory"),
-            ColSpec(text, "failure"),
-        ]
-    )
-    given = [ParamSpec("max_attempts", DataType.long, 5)]
-    if code == "reasoner":
-        found = [ColSpec(text, "mode"), ColSpec(DataType.long, "images_used")]
-        outputs = Schema([*outputs.inputs, *found])
-        given = [
-            ParamSpec("image_budget", DataType.long, 0),
-            ParamSpec("reluctance", DataType.double, 0.0),
-        ]
-    params = ParamSchema([*given, ParamSpec("seed", DataType.long, 0)])
-    return ModelSignature(inputs, outputs, params)
 
 
 def request_example() -> dict[str, Any]:

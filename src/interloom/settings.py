@@ -22,6 +22,8 @@ from interloom.cluster.settings import ClusterSettings
 from interloom.errors import InterloomError
 from interloom.params import Section, explain, read_params
 
+System = Literal["agents", "adaptive"]
+"""The two systems: planner and critic around a generator, and the unified model."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Score10 = Annotated[float, Field(ge=0, le=10)]
 Count = Annotated[int, Field(ge=1)]
@@ -328,6 +330,9 @@ class AdaptiveSftSettings(SftSettings):
     reviews: str
     """File of decisions by `interloom review`: only what two people accepted, and nobody rejected,
     is used. Empty: everything is. The stage looks at the name alone."""
+    feedback: str
+    """File of `interloom feedback export --system adaptive`, whose stories are learned too; empty
+    for none. The stage looks at the name alone."""
 
 
 class PlannerSftSettings(SftSettings):
@@ -589,7 +594,11 @@ class RegistrationSettings(Section):
     adaptive_name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
     """Of the unified model."""
     timed_requests: Count
-    """Benchmark requests that the finished pipeline answers one by one, for its latency."""
+    """Benchmark requests that the finished model answers one by one, for its latency."""
+
+    def name_of(self, system: System) -> str:
+        """The model of a system that is evaluated, promoted and served."""
+        return self.model_name if system == "agents" else self.adaptive_name
 
 
 class BenchmarkLimits(Section):
@@ -599,6 +608,22 @@ class BenchmarkLimits(Section):
     """Least overall score, whatever the champion has."""
     max_loss: Annotated[float, Field(ge=0, le=100)]
     """How far below the champion the interval of the paired difference may reach."""
+
+
+class GateSettings(Section):
+    """What a champion must reach, of one system."""
+
+    benchmarks: Annotated[dict[BenchmarkName, BenchmarkLimits], Field(min_length=1)]
+    """The benchmarks that both versions must have been evaluated on."""
+    min_gain: Annotated[float, Field(ge=-100, le=100)]
+    """Least lower end of the interval of the mean difference over these benchmarks."""
+    max_unjudged: Fraction
+    """Share of a benchmark's judge calls without an answer."""
+    max_images_per_request: Annotated[float, Field(gt=0)]
+    """Mean over all benchmarks' requests."""
+    max_median_seconds: Annotated[float, Field(gt=0)]
+    """Of one request at a time, on the machine that registered the version."""
+    max_p95_seconds: Annotated[float, Field(gt=0)]
 
 
 class PromotionSettings(Section):
@@ -611,17 +636,12 @@ class PromotionSettings(Section):
     """How long the flow waits for that person."""
     experiment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$")]
     """MLflow experiment with one run per decision."""
-    benchmarks: Annotated[dict[BenchmarkName, BenchmarkLimits], Field(min_length=1)]
-    """The benchmarks that both versions must have been evaluated on."""
-    min_gain: Annotated[float, Field(ge=-100, le=100)]
-    """Least lower end of the interval of the mean difference over these benchmarks."""
-    max_unjudged: Fraction
-    """Share of a benchmark's judge calls without an answer."""
-    max_images_per_request: Annotated[float, Field(gt=0)]
-    """Mean over all benchmarks' requests."""
-    max_median_seconds: Annotated[float, Field(gt=0)]
-    """Of one request at a time, on the machine that registered the version."""
-    max_p95_seconds: Annotated[float, Field(gt=0)]
+    agents: GateSettings
+    adaptive: GateSettings
+
+    def limits_of(self, system: System) -> GateSettings:
+        """What the gate asks of a system's challenger."""
+        return self.agents if system == "agents" else self.adaptive
 
 
 class ServingSettings(Section):

@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from interloom.errors import InterloomError
-from interloom.settings import Settings
+from interloom.settings import Settings, System
 
 NO_PATHS: Mapping[str, str] = {}
-System = Literal["agents", "adaptive"]
-"""The two systems: planner and critic around a generator, and the unified model."""
 ITEM = "${item.value}"
 """In a path: the value of a matrix's cell, as DVC writes it."""
 

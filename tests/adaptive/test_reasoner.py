@@ -41,12 +41,12 @@ def test_a_written_story_is_told(unified, story: Story):
     """What a model would write token by token comes back as the story that it is."""
     reasoner = AdaptiveReasoner(unified)
     tokens = [t for part in unified.tokens(story.segments()) for t in part]
-    told = reasoner._told(story.prompt, Completion(tuple(tokens), ended=True))
+    told = reasoner._told(story.prompt, Budget(), Completion(tuple(tokens), ended=True))
     assert told.violation is None and told.story is not None
     assert told.mode == story.mode == told.story.mode
     assert len(told.images) == len(story.images) and told.final == told.images[-1]
     assert [d.evaluation for d in told.story.drafts] == [d.evaluation for d in story.drafts]
-    cut = reasoner._told(story.prompt, Completion(tuple(tokens), ended=False))
+    cut = reasoner._told(story.prompt, Budget(), Completion(tuple(tokens), ended=False))
     assert cut.story is None and cut.violation == "cut-off" and cut.mode == story.mode
 
 
@@ -60,7 +60,7 @@ def test_budgets_bound_the_pictures_of_each_request(unified):
     assert all(images.size(one.final or b"") == (96, 96) for one in told)
     assert {one.story for one in told} == {None} and all(one.violation for one in told)
     with pytest.raises(ValueError, match="at least 1"):
-        reasoner.reason([PROMPT], [Budget(0)])
+        Budget(0)
 
 
 def test_a_picture_that_the_limit_cuts_off_is_left_out(unified):
@@ -71,7 +71,9 @@ def test_a_picture_that_the_limit_cuts_off_is_left_out(unified):
 def test_reluctance_makes_going_on_less_likely(unified):
     stream, tokens = unified.stream, len(unified.tokenizer)
     reasoner = AdaptiveReasoner(unified)
-    dear = reasoner._limits(Budget(reluctance=3.0))
+    dear = reasoner._limits(Budget(reluctance=3.0), 20)
+    assert dear.tokens == reasoner.max_tokens
+    assert reasoner._limits(Budget(), unified.context - 50, tokens=20).tokens == 30
     constraint = SpanConstraint(
         stream, unified.grid, tokens, 1, [dear, Limits(9)],
         text=Sampling(1.0), picture=Sampling(1.0),
@@ -79,8 +81,10 @@ def test_reluctance_makes_going_on_less_likely(unified):
     ids = torch.tensor([[stream.bos, *stream.text("</evaluate>")]] * 2)
     shaped = constraint(ids, torch.zeros(2, tokens))
     going_on = [stream.text(tag)[0] for tag in ("<failure_analysis>", "<step_1>")]
-    assert shaped[0, going_on].tolist() == [-3.0, -3.0] and shaped[0, stream.eos] == 0
-    assert shaped[1, going_on].tolist() == [0.0, 0.0]
+    assert shaped[:, going_on].tolist() == [[0.0, 0.0]] * 2
+    assert shaped[:, stream.eos].tolist() == [3.0, 0.0]
+    elsewhere = torch.tensor([[stream.bos, *stream.text(" red")]] * 2)
+    assert constraint(elsewhere, torch.zeros(2, tokens))[0, stream.eos] == 0
 
 
 # --- measuring --------------------------------------------------------------------------------

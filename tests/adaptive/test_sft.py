@@ -18,6 +18,7 @@ from interloom.adaptive.masking import IGNORED
 from interloom.adaptive.reasoner import add_story_tags
 from interloom.backends.unified import UnifiedModel
 from interloom.errors import InterloomError
+from interloom.train.data import split_held_out
 
 
 @pytest.fixture
@@ -100,3 +101,32 @@ def test_settings_that_cannot_be(project: Project, tiny_umm: Path):
     settings = project.settings.model_copy(update={"sft_adaptive": adapter})
     with pytest.raises(InterloomError, match="lora_rank"):
         Project(project.root, settings).run("sft-adaptive")
+
+
+def test_stories_that_people_accepted_are_learned_too(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    options = project.settings.sft_adaptive
+
+    def with_feedback(name: str) -> Project:
+        chosen = options.model_copy(update={"feedback": name, "epochs": 1.0, "evaluations": 1})
+        settings = project.settings.model_copy(update={"sft_adaptive": chosen})
+        return Project(project.root, settings)
+
+    learned: list[int] = []
+    real = sft.samples
+
+    def counted(stories, *rest):
+        learned.append(len(stories))
+        return real(stories, *rest)
+
+    monkeypatch.setattr(sft, "samples", counted)
+    monkeypatch.chdir(project.root)
+    files.write_stories([direct(), multi_step(3)], project["told.parquet"], files.FEEDBACK)
+    with_feedback("told.parquet").run("sft-adaptive")
+    own, _ = split_held_out([f"p{number}" for number in range(12)], options.held_out)
+    assert learned == [len(own) + 2], "none of them is held out"
+    with pytest.raises(InterloomError, match=r"sft_adaptive\.feedback = no\.parquet: no such file"):
+        with_feedback("no.parquet").run("sft-adaptive")
+    with pytest.raises(InterloomError, match="not a file of `interloom feedback export"):
+        with_feedback("outputs/adaptive-data/stories.parquet").run("sft-adaptive")

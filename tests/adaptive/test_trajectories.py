@@ -43,6 +43,7 @@ def test_verdicts_and_what_led_to_a_picture_are_told():
     assert first.prompt == REQUEST.text
     assert first.critique and second.prompt == first.critique.refine_prompt
     assert second.prompt == "add a red sun at the center"
+    assert "— under-editing: the red sun is missing" in first.critique.reasoning
     planned = trajectory(REQUEST, told(multi_step(2), "multi_step"), 7, "u")
     assert [trace.step.prompt for trace in planned.steps][1:] == ["add part 1", "add part 2"]
     assert planned.steps[1].source == REQUEST.images[-1], "a plan begins from what was given"

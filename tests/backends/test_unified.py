@@ -65,6 +65,7 @@ def test_a_budget_ends_the_story_after_its_last_evaluation(unified):
     end_after = stream.text(".")[0]
     picture = unified.encode_pictures([a_picture(5)])[0]
     ids = torch.tensor([[stream.bos, *picture, *stream.text(" red"), end_after]])
+    one_more = torch.cat([ids, torch.tensor([stream.text(" sun")])], dim=1)
     scores = torch.zeros(1, len(unified.tokenizer))
     for budget, ends in ((1, True), (2, False)):
         constraint = SpanConstraint(
@@ -72,9 +73,25 @@ def test_a_budget_ends_the_story_after_its_last_evaluation(unified):
             [Limits(9, images=budget, end_after=end_after)],
             text=Sampling(1.0), picture=Sampling(1.0),
         )  # fmt: skip
-        free = constraint(ids, scores.clone()).isfinite()[0]
+        asked = constraint(ids, scores.clone()).isfinite()[0]
+        assert asked[stream.eos] and asked.sum() > 100, "it says how it would go on"
+        assert bool(asked[stream.start]) != ends
+        free = constraint(one_more, scores.clone()).isfinite()[0]
         assert (free.nonzero().flatten().tolist() == [stream.eos]) == ends
-        assert bool(free[stream.start]) != ends
+
+
+def test_completions_pause_and_go_on_as_if_they_had_not(unified):
+    prompt = unified.prompt(unified_prompt("a red sun at the center"))
+    (whole,) = unified.complete([prompt], [Limits(60, images=1)])
+    written = whole.tokens[len(unified.stream.header(unified.grid)) :]
+    pause = written[24]  # of the text after the picture
+    place = written.index(pause) + 1
+    (first,) = unified.complete([prompt], [Limits(60, images=1)], pauses=[pause])
+    assert first.tokens == whole.tokens[: len(whole.tokens) - len(written) + place]
+    assert not first.ended and first.tokens[-1] == pause
+    so_far = [*prompt, *written[:place]]
+    (rest,) = unified.complete([so_far], [Limits(60 - place, images=0)])
+    assert rest.tokens[:20] == written[place:][:20] and rest.ended == whole.ended
 
 
 def test_as_a_generator(unified):

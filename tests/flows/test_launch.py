@@ -11,11 +11,19 @@ import pytest
 import yaml
 from tiny_project.project import Project
 
+from interloom.stages import STAGES
+
 
 @pytest.fixture
 def project(tmp_path: Path, prefect_server_env: dict[str, str]) -> Project:
     made = bare_project.make(tmp_path / "project", 30)
     return Project(made.root, made.env | prefect_server_env)
+
+
+def test_every_stage_is_in_one_part_of_the_lifecycle() -> None:
+    from flows.lifecycle import PARTS
+
+    assert sorted(name for _, own in PARTS for name in own) == sorted(s.name for s in STAGES)
 
 
 def lifecycle(project: Project, *words: str) -> subprocess.CompletedProcess[str]:

@@ -223,3 +223,21 @@ def test_nobody_answers_in_time(flows: Flows, empty_mlflow: Path, tmp_path: Path
     assert state == "Completed"
     assert "nobody decided about version 1 within 0.001 hours" in value
     assert history(catalogue) == []
+
+
+def test_the_adaptive_system_is_decided_about_by_the_same_flow(
+    flows: Flows, catalogue: Catalogue, prefect_server_env: dict[str, str]
+) -> None:
+    promoted(catalogue, GOOD)
+    assert "no @challenger" in flows.run(catalogue, system="adaptive")[1]
+    add_version(catalogue, evidence(GOOD), "adaptive")
+    waits = flows.run(catalogue, system="adaptive", approval="none")[1]
+    assert "`interloom registry promote --system adaptive`" in waits
+    assert "promotion of 1, champion none → 1" in flows.run(catalogue, system="adaptive")[1]
+    add_version(catalogue, evidence(WORSE), "adaptive")
+    flows.start(catalogue, system="adaptive", approval="human")
+    run = paused(prefect_server_env)
+    answer(prefect_server_env, run, decision="approve", name="ana", comment="a licence ends")
+    assert "promotion of 2, champion 1 → 2" in flows.result()[1]
+    assert history(catalogue, "adaptive")[-1].despite_gate
+    assert told(catalogue) == ["promotion of 1, champion none → 1"]

@@ -53,7 +53,7 @@ def main() -> None:
     """Propose, wait for the go, promote; says what came of it."""
     version, name, place, *go = sys.argv[1:]
     catalogue = open_catalogue(Path.cwd())
-    proposal = propose(catalogue, version)
+    proposal = propose(catalogue, "agents", version)
     die_at(place)
     print("ready", flush=True)
     while go and not Path(go[0]).exists():

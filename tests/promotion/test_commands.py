@@ -92,6 +92,29 @@ def test_history_and_rollback(catalogue: Catalogue) -> None:
     assert "never was champion" in refused("rollback", "--to", "9")
 
 
+def test_the_adaptive_system_is_judged_promoted_and_rolled_back_alike(
+    catalogue: Catalogue,
+) -> None:
+    promoted(catalogue, GOOD)
+    add_version(catalogue, evidence(GOOD), "adaptive")
+    adaptive = ("--system", "adaptive")
+    assert (
+        "interloom-adaptive version 1 against no champion yet" in registry("gate", *adaptive).stdout
+    )
+    done = registry("promote", "--yes", *adaptive)
+    assert "decision 1: promotion of 1, champion none → 1" in done.stdout
+    add_version(catalogue, evidence(WORSE), "adaptive")
+    assert "version 2 is refused" in refused("promote", "--yes", *adaptive)
+    assert registry("gate", *adaptive).exit_code == 1
+    forced = ("--despite-gate", "--comment", "a licence ends")
+    assert "champion 1 → 2" in registry("promote", "--yes", *forced, *adaptive).stdout
+    assert "champion 2 → 1" in registry("rollback", *adaptive).stdout
+    text = registry("history", *adaptive).stdout
+    assert "@champion 1, @challenger 2" in text and text.count("promotion") == 2
+    assert told(catalogue) == ["promotion of 1, champion none → 1"], "the pipeline's is its own"
+    assert registry("history", "--system", "both").exit_code == 2
+
+
 @pytest.mark.parametrize(
     ("uri", "words"),
     [

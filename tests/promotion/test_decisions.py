@@ -10,10 +10,13 @@ from registry_project import (
     ANA,
     BETTER,
     GOOD,
+    LIMITS,
     MODEL,
+    MODELS,
     WORSE,
     add_version,
     evidence,
+    from_template,
     history,
     promoted,
     runs_of,
@@ -36,7 +39,7 @@ from interloom.promotion.ledger import Author, Ledger, TakenError
 def test_the_first_version_becomes_champion_through_the_gate(catalogue: Catalogue) -> None:
     add_version(catalogue, evidence(GOOD))
     assert aliases(catalogue, MODEL) == {"challenger": "1"}
-    proposal = propose(catalogue, None)
+    proposal = propose(catalogue, "agents", None)
     assert proposal.champion is None
     assert proposal.verdict.passed
     assert history(catalogue) == []
@@ -45,7 +48,7 @@ def test_the_first_version_becomes_champion_through_the_gate(catalogue: Catalogu
     assert history(catalogue) == [made]
     assert (made.before, made.after, made.by, made.comment) == (None, "1", "ana", "looks good")
     with pytest.raises(InterloomError, match="version 1 is the champion already"):
-        propose(catalogue, None)
+        propose(catalogue, "agents", None)
 
 
 def test_a_decision_is_a_run_that_people_can_read(catalogue: Catalogue) -> None:
@@ -74,12 +77,12 @@ def test_a_refusal_is_remembered_with_its_numbers_and_changes_nothing(
     promoted(catalogue, GOOD)
     add_version(catalogue, evidence(WORSE))
     with pytest.raises(InterloomError, match=r"version 2 is refused: rise: difference: -30\.0"):
-        promote(catalogue, propose(catalogue, None), ANA)
+        promote(catalogue, propose(catalogue, "agents", None), ANA)
     assert aliases(catalogue, MODEL) == {"challenger": "2", "champion": "1"}
     assert told(catalogue)[-1] == "refusal of 2, champion stays 1"
     assert runs_of(catalogue)[-1].data.metrics["wise.difference"] == -30
     assert tags_of(catalogue, "2")["promotion.status"] == "refused"
-    earlier = propose(catalogue, None).earlier
+    earlier = propose(catalogue, "agents", None).earlier
     assert earlier is not None
     assert earlier.kind == "refusal"
 
@@ -87,16 +90,17 @@ def test_a_refusal_is_remembered_with_its_numbers_and_changes_nothing(
 def test_the_gate_can_be_overruled_and_that_is_remembered(catalogue: Catalogue) -> None:
     promoted(catalogue, GOOD)
     add_version(catalogue, evidence(WORSE))
-    made = promote(catalogue, propose(catalogue, None), ANA, despite_gate=True)
+    made = promote(catalogue, propose(catalogue, "agents", None), ANA, despite_gate=True)
     assert made.despite_gate
     assert aliases(catalogue, MODEL)["champion"] == "2"
     add_version(catalogue, evidence(GOOD))
-    assert not promote(catalogue, propose(catalogue, None), ANA, despite_gate=True).despite_gate
+    passing = propose(catalogue, "agents", None)
+    assert not promote(catalogue, passing, ANA, despite_gate=True).despite_gate
 
 
 def test_a_version_without_evidence_is_refused_with_the_reason(catalogue: Catalogue) -> None:
     add_version(catalogue, None)
-    verdict = propose(catalogue, None).verdict
+    verdict = propose(catalogue, "agents", None).verdict
     assert not verdict.passed
     assert "interloom-pipeline version 1 has no evidence.json" in verdict.reasons[0]
     assert "register it again" in verdict.reasons[0]
@@ -106,12 +110,12 @@ def test_a_version_without_evidence_is_refused_with_the_reason(catalogue: Catalo
 
 def test_rollbacks_go_back_one_champion_each(catalogue: Catalogue) -> None:
     promoted(catalogue, GOOD, BETTER, tuple(score + 10 for score in BETTER))
-    assert rollback(catalogue, None, ANA).after == "2"
+    assert rollback(catalogue, "agents", None, ANA).after == "2"
     assert tags_of(catalogue, "3")["promotion.status"] == "rolled back"
-    assert rollback(catalogue, None, ANA).after == "1"
+    assert rollback(catalogue, "agents", None, ANA).after == "1"
     with pytest.raises(InterloomError, match="no earlier champion"):
-        rollback(catalogue, None, ANA)
-    assert rollback(catalogue, "3", Author("ben", "was right after all")).after == "3"
+        rollback(catalogue, "agents", None, ANA)
+    assert rollback(catalogue, "agents", "3", Author("ben", "was right after all")).after == "3"
     assert aliases(catalogue, MODEL)["champion"] == "3"
     assert told(catalogue)[3:] == [
         "rollback to 2, champion 3 → 2",
@@ -124,18 +128,18 @@ def test_rollback_refuses_what_never_was_champion(catalogue: Catalogue) -> None:
     promoted(catalogue, GOOD)
     add_version(catalogue, evidence(WORSE))
     with pytest.raises(InterloomError, match="version 2 never was champion"):
-        rollback(catalogue, "2", ANA)
+        rollback(catalogue, "agents", "2", ANA)
     with pytest.raises(InterloomError, match="version 1 is the champion already"):
-        rollback(catalogue, "1", ANA)
+        rollback(catalogue, "agents", "1", ANA)
 
 
 def test_history_survives_the_deletion_of_versions(catalogue: Catalogue) -> None:
     promoted(catalogue, GOOD, BETTER, tuple(score + 10 for score in BETTER))
     catalogue.client.delete_model_version(MODEL, "2")
     assert [entry.after for entry in history(catalogue)] == ["1", "2", "3"]
-    assert rollback(catalogue, None, ANA).after == "1"
+    assert rollback(catalogue, "agents", None, ANA).after == "1"
     with pytest.raises(InterloomError, match="models:/interloom-pipeline/2"):
-        rollback(catalogue, "2", ANA)
+        rollback(catalogue, "agents", "2", ANA)
     catalogue.client.delete_registered_model(MODEL)
     assert told(catalogue)[-1] == "change from outside, champion 1 → none"
     assert len(history(catalogue)) == 5
@@ -147,7 +151,7 @@ def test_a_change_of_the_alias_by_other_means_is_found(catalogue: Catalogue) -> 
     add_version(catalogue, evidence(BETTER))
     catalogue.client.set_registered_model_alias(MODEL, "champion", "1")
     assert told(catalogue) == ["change from outside, champion none → 1"]
-    judged = propose(catalogue, "2")
+    judged = propose(catalogue, "agents", "2")
     catalogue.client.delete_registered_model_alias(MODEL, "champion")
     with pytest.raises(InterloomError, match="judged against champion 1, but decision 2 by unkn"):
         promote(catalogue, judged, ANA)
@@ -160,7 +164,7 @@ def test_a_change_of_the_alias_by_other_means_is_found(catalogue: Catalogue) -> 
 def test_a_decision_about_the_same_version_comes_first(catalogue: Catalogue) -> None:
     promoted(catalogue, GOOD)
     add_version(catalogue, evidence(BETTER))
-    mine, theirs = propose(catalogue, None), propose(catalogue, None)
+    mine, theirs = propose(catalogue, "agents", None), propose(catalogue, "agents", None)
     refuse(catalogue, theirs, Author("ben"))
     with pytest.raises(InterloomError, match="decision 2 by ben came first"):
         promote(catalogue, mine, ANA)
@@ -193,3 +197,42 @@ def test_a_foreign_or_deleted_experiment_is_named(catalogue: Catalogue) -> None:
     catalogue.client.delete_experiment(found)
     with pytest.raises(InterloomError, match="was deleted, and with it the ledger"):
         history(catalogue)
+
+
+def test_each_system_has_its_own_champion_and_history(catalogue: Catalogue) -> None:
+    promoted(catalogue, GOOD, BETTER)
+    promoted(catalogue, WORSE, GOOD, system="adaptive")
+    assert aliases(catalogue, MODELS["adaptive"]) == {"challenger": "2", "champion": "2"}
+    assert told(catalogue, "adaptive") == [
+        "promotion of 1, champion none → 1",
+        "promotion of 2, champion 1 → 2",
+    ]
+    add_version(catalogue, evidence(WORSE), "adaptive")
+    proposal = propose(catalogue, "adaptive", None)
+    assert (proposal.model, proposal.champion) == (MODELS["adaptive"], "2")
+    with pytest.raises(InterloomError, match="version 3 is refused: rise: difference"):
+        promote(catalogue, proposal, ANA)
+    assert rollback(catalogue, "adaptive", None, ANA).after == "1"
+    assert [entry.kind for entry in history(catalogue, "adaptive")] == [
+        "promotion", "promotion", "refusal", "rollback",
+    ]  # fmt: skip
+    assert aliases(catalogue, MODELS["adaptive"])["champion"] == "1"
+    # The other system's ledger and aliases are what they were.
+    assert aliases(catalogue, MODEL) == {"challenger": "2", "champion": "2"}
+    assert [entry.number for entry in history(catalogue)] == [1, 2]
+    names = {run.info.run_name.split()[0] for run in runs_of(catalogue)}
+    assert names == set(MODELS.values())
+
+
+def test_each_system_has_its_own_limits(empty_mlflow: Path, tmp_path: Path) -> None:
+    strict = LIMITS | {"max_images_per_request": 1.5}
+    there = from_template(empty_mlflow, tmp_path / "strict", adaptive=strict)
+    add_version(there, evidence(GOOD))
+    add_version(there, evidence(GOOD), "adaptive")
+    assert propose(there, "agents", None).verdict.passed
+    assert propose(there, "adaptive", None).verdict.reasons == [
+        "images per request: 2.00 (limit: ≤ 1.5)"
+    ]
+    with pytest.raises(InterloomError, match=r"no @challenger.*dvc repro register-adaptive"):
+        there.client.delete_registered_model_alias(MODELS["adaptive"], "challenger")
+        propose(there, "adaptive", None)

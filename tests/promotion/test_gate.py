@@ -7,13 +7,9 @@ from registry_project import BETTER, GOOD, LIMITS, WORSE, benchmark, evidence
 
 from interloom.benchmarks.evidence import Evidence, Latency
 from interloom.promotion.gate import Verdict, judge
-from interloom.settings import PromotionSettings
+from interloom.settings import GateSettings
 
-LIMIT = PromotionSettings.model_validate_json(
-    PromotionSettings.model_validate(
-        {"approval": "gate", "approval_hours": 1.0, "experiment": "promotions", **LIMITS}
-    ).model_dump_json()
-)
+LIMIT = GateSettings.model_validate(LIMITS)
 
 
 def failed(verdict: Verdict) -> list[str]:

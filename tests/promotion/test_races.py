@@ -105,7 +105,7 @@ def test_on_postgresql(postgres: str, tmp_path: Path, monkeypatch: pytest.Monkey
     killed = start(there, version, "ben", "kill-after-claim")
     killed.communicate(timeout=120)
     assert told(there)[-1] == f"promotion of {version}, champion {before} → {version}"
-    assert rollback(there, None, ANA).after == before
+    assert rollback(there, "agents", None, ANA).after == before
     assert aliases(there, MODEL)["champion"] == before
 
 
@@ -136,7 +136,7 @@ def test_through_a_tracking_server(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         there = open_catalogue(make(tmp_path / "project", f"http://127.0.0.1:{port}"))
         check_race(there, 3)
         add_version(there, evidence(WORSE))
-        proposal = propose(there, None)
+        proposal = propose(there, "agents", None)
         assert "wise: difference" in "".join(proposal.verdict.reasons)
         assert not (there.root / "mlruns").exists()
     finally:
@@ -173,7 +173,7 @@ def test_killed_before_the_claim_nothing_has_happened(catalogue: Catalogue) -> N
     draft = runs_of(catalogue)[-1]
     assert draft.info.status == "KILLED"
     assert "never took effect" in draft.data.tags["interloom.error"]
-    promote(catalogue, propose(catalogue, "2"), ANA)
+    promote(catalogue, propose(catalogue, "agents", "2"), ANA)
     assert aliases(catalogue, MODEL)["champion"] == "2"
 
 
@@ -207,7 +207,7 @@ def test_a_process_that_slept_does_not_bring_back_an_old_champion(
         Ledger(catalogue, MODEL).settle()
     monkeypatch.setattr(ledger, "PATIENCE", 0.0)
     assert history(catalogue)[-1].version == "2"
-    promote(catalogue, propose(catalogue, "3"), ANA)
+    promote(catalogue, propose(catalogue, "agents", "3"), ANA)
     sleeper.send_signal(signal.SIGCONT)
     sleeper.communicate(timeout=60)
     assert aliases(catalogue, MODEL)["champion"] == "3"

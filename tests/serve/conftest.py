@@ -8,19 +8,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import torch
 import uvicorn
 from served import pipeline, settings
 from tiny_project.project import free_port
 
+from interloom.adaptive.reasoner import AdaptiveReasoner
+from interloom.backends.unified import UnifiedModel
 from interloom.serve.api import make_app
 from interloom.serve.guard import LOOPBACK, Keys
 from interloom.serve.host import Host
 from interloom.serve.metrics import Metrics
-from interloom.serve.pipeline import Pipeline
+from interloom.serve.reasoner import Reasoner
 from interloom.serve.service import Service
+from interloom.serve.system import System
 from interloom.serve.traces import Traces
 
 
@@ -34,7 +39,7 @@ class Running:
 
 @contextmanager
 def running(
-    served: Pipeline | None = None,
+    served: System[Any] | None = None,
     *,
     keys: Path | None = None,
     traces: str | None = None,
@@ -85,6 +90,14 @@ def start() -> Iterator[Start]:
 
     with ExitStack() as stack:
         yield lambda *given, **named: stack.enter_context(running(*given, **named))
+
+
+@pytest.fixture(scope="module")
+def reasoner(taught_umm: Path) -> Reasoner:
+    """The unified model, as it is served."""
+    torch.set_num_threads(1)
+    unified = UnifiedModel.from_pretrained(taught_umm, image_pixels=96)
+    return Reasoner("story", "1", "test", AdaptiveReasoner(unified, max_tokens=320))
 
 
 @pytest.fixture(scope="module")

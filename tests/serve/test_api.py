@@ -7,6 +7,8 @@ import io
 import json
 import time
 import zipfile
+from collections.abc import Sequence
+from dataclasses import replace
 
 import openai
 import pytest
@@ -16,11 +18,12 @@ from openai.types.responses import (
     ResponseOutputMessage,
 )
 from openai.types.responses.response_output_item import ImageGenerationCall
-from served import TEXT, Gate, pipeline
+from served import TEXT, Counted, Gate, pipeline
 
 from interloom import images
 from interloom.pocket.render import render
 from interloom.pocket.scene import Scene, Sprite
+from interloom.records import Failure, Plan, Request, Step
 
 SUN = images.to_png(render(Scene.of({0: Sprite("red", "sun")}, "day")))
 
@@ -147,6 +150,23 @@ def test_what_cannot_be_planned_fails_in_the_answer(server):
     assert made.error is not None and made.error.code == "planner_failed"
     *_, last = client(server).responses.create(input="frobnicate the quux", stream=True)
     assert last.type == "response.failed"
+
+
+class Verbose(Counted):
+    """A planner that knows no end."""
+
+    def plan(self, requests: Sequence[Request]) -> list[Plan | Failure]:
+        steps = [Step(step_number=n, instruction="x", prompt="x") for n in range(1, 10_001)]
+        return [Plan(steps=tuple(steps))] * len(requests)
+
+
+def test_a_plan_of_ten_thousand_steps_is_refused(start):
+    at = start(replace(pipeline(), planner=Verbose()))
+    with pytest.raises(openai.BadRequestError, match="10000 steps, at most 32") as caught:
+        client(at).responses.create(input=TEXT)
+    assert caught.value.code == "plan_too_long"
+    *_, last = client(at).responses.create(input=TEXT, stream=True)
+    assert last.type == "response.failed" and last.response.output == []
 
 
 @pytest.mark.parametrize(

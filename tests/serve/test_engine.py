@@ -6,11 +6,14 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from served import TEXT, Gate, Heard, engine, order, pipeline
 
 from interloom import loop
+from interloom.agents import ModelPlanner
+from interloom.backends.transformers import ChatModel
 from interloom.records import Failure, Plan, Request
 from interloom.roles import Planner
 from interloom.serve.engine import Busy, Closed
@@ -39,7 +42,9 @@ def test_a_request_is_carried_out_as_the_loop_does():
         seed=1,
     )
     assert end.outcome == "completed" and end.trajectory == expected
-    assert isinstance(heard.events[0], Planned) and heard.events[1] == Began(0)
+    assert isinstance(heard.events[0], Planned) and heard.events[1] == Began(
+        0, expected.steps[0].step
+    )
     drawn = [event for event in heard.events if isinstance(event, Drawn)]
     judged = [event for event in heard.events if isinstance(event, Judged)]
     assert [(e.place, e.number) for e in drawn] == [(e.place, e.number) for e in judged]
@@ -63,7 +68,7 @@ def test_newcomers_join_the_next_batches():
     assert gate.called.wait(20)
     others = [Heard(at, order(id=str(n))) for n in range(5)]
     # They are planned while the first one's picture is drawn.
-    wait_until(lambda: len(at._planned) == 5)
+    wait_until(lambda: len(at._begun) == 5)
     gate.open.set()
     ends = [heard.end() for heard in (first, *others)]
     assert {end.outcome for end in ends} == {"completed"}
@@ -185,8 +190,17 @@ def test_how_a_request_ends(changes: dict, outcome: str, code: str):
     assert (end.outcome, end.code) == (outcome, code)
 
 
+def test_tokens_of_a_chat_model_are_counted(tiny_vlm: Path):
+    chat = ChatModel.from_pretrained(tiny_vlm, max_new_tokens=8)
+    parts = replace(pipeline(), planner=ModelPlanner(chat, "short", retries=0))
+    heard = Heard(engine(parts), order())
+    assert heard.end().code == "planner_failed", "its weights are random"
+    used = heard.ticket.usage()
+    assert used.input_tokens > 20 and 0 < used.output_tokens <= 8
+
+
 def test_long_plans_are_refused():
-    end = Heard(engine(max_steps=1), order()).end()
+    end = Heard(engine(), order(max_steps=1)).end()
     assert (end.outcome, end.code) == ("failed", "plan_too_long")
     assert "2 steps, at most 1" in end.message and not end.trajectory.steps
 

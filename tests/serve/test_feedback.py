@@ -12,12 +12,15 @@ from typing import Any
 import pytest
 from data_project import DATA_STAGES, Project, play_generators, small_settings
 from served import ROOT, pipeline
+from taught_umm import DIRECT, MULTI_STEP, REFLECTION, STEP_TEXTS
 from typer.testing import CliRunner
 
+from interloom.adaptive import files
 from interloom.construct import critic_data, store
 from interloom.digests import digest
 from interloom.errors import InterloomError
 from interloom.serve import feedback
+from interloom.serve.reasoner import Reasoner
 from interloom.serve.traces import RESPONSE_TAG
 from interloom.settings import change_params, load_settings
 from interloom.stages import find_stage
@@ -88,13 +91,76 @@ def test_every_request_is_a_trace(start, project: Path):
     drawn = next(span for span in trace.data.spans if span.name == "generator")
     assert drawn.outputs["image"].startswith("mlflow-attachment://")
     assert drawn.attributes["batch"] == "1"
-    rebuilt = feedback._trajectory(trace)
-    assert rebuilt is not None and rebuilt.request.id == f"feedback/{made['id']}"
+    found_again = feedback.root_of(trace)
+    assert found_again is not None
+    rebuilt = found_again[0]
+    assert rebuilt.request.id == f"feedback/{made['id']}"
     attempts = [attempt for step in rebuilt.steps for attempt in step.attempts]
     assert len(attempts) == images and all(attempt.image for attempt in attempts)
     assert str(found[failed["id"]].info.state) == "ERROR"
     told = json.dumps(found[private["id"]].to_dict(), default=str)
     assert TEXTS[1] not in told and "attachment" not in told
+
+
+def test_accepted_stories_are_learned(start, project: Path, reasoner: Reasoner):
+    at = start(reasoner, traces=uri(project), experiment="serving-test-serving")
+    first, again = ask(at, MULTI_STEP), ask(at, MULTI_STEP)
+    for made in (first, again):  # one story, told twice
+        assert judge(at, made, step=1, accept=False) == 200
+        assert judge(at, made, step=3, accept=True) == 200
+    mended = ask(at, REFLECTION)
+    assert judge(at, mended, step=1, attempt=1, accept=True) == 200
+    bad = ask(at, DIRECT)
+    assert judge(at, bad, step=1, accept=True) == 200
+    assert judge(at, bad, step=1, accept=False) == 200  # the last word counts
+    kind = ask(at, MULTI_STEP)
+    assert judge(at, kind, step=1, accept=True) == 200  # the model sent it back
+    assert judge(at, kind, step=3, accept=True) == 200
+    half = ask(at, MULTI_STEP, image_budget=2)
+    assert judge(at, half, step=2, accept=True) == 200
+    at.service.traces.close()
+    words = ["feedback", "export", "--no-track", "--system", "adaptive"]
+    done = CliRunner().invoke(_app(), words)
+    assert done.exit_code == 0, done.output
+    (exported,) = (project / "feedback").iterdir()
+    learned = files.read_feedback(exported)
+    assert sorted(story.mode for story in learned) == ["multi_step", "reflection"]
+    assert {story.prompt.id for story in learned} <= {
+        f"feedback/{made['id']}" for made in (first, again, mended)
+    }
+    assert "left out, duplicate: 1" in done.output and "left out, no story: 1" in done.output
+    assert "left out, not accepted in the end: 1" in done.output
+    assert "left out, the model's verdict was another: 1" in done.output
+    assert exported.name == f"stories-{digest(exported)[:8]}.parquet"
+    wanted = done.output.splitlines()[-1].partition(": interloom ")[2].split()
+    assert CliRunner().invoke(_app(), wanted).exit_code == 0
+    assert load_settings().sft_adaptive.feedback == f"feedback/{exported.name}"
+
+
+def test_a_story_is_a_trace_and_no_critic_data(start, project: Path, reasoner: Reasoner):
+    at = start(reasoner, traces=uri(project), experiment="serving-test-serving")
+    made = ask(at, MULTI_STEP, reluctance=0.5)
+    assert judge(at, made, step=1, accept=False, comment="the tree is missing") == 200
+    assert judge(at, made, step=3, accept=True) == 200
+    at.service.traces.close()
+    (trace,) = traces(project)
+    assert trace.info.tags["interloom.mode"] == "multi_step"
+    spans = sorted(trace.data.spans, key=lambda span: span.start_time_ns)
+    assert [span.name for span in spans] == ["request", "encoder", *["reasoner"] * 3]
+    root, encoder, *rounds = spans
+    assert root.attributes["reluctance"] == "0.5" or root.attributes["reluctance"] == 0.5
+    assert encoder.inputs["text"] == MULTI_STEP
+    assert [span.inputs["prompt"] for span in rounds] == [MULTI_STEP, *STEP_TEXTS]
+    assert all(span.outputs["image"].startswith("mlflow-attachment://") for span in rounds)
+    assert [span.outputs["said"]["success"] for span in rounds] == [False, True, True]
+    used = rounds[0].attributes["mlflow.chat.tokenUsage"]
+    assert used["output_tokens"] > 40
+    found = feedback.root_of(trace)
+    assert found is not None and len(found[0].steps) == 3
+    names = {given.name: given.value for given in trace.info.assessments}
+    assert names == {"step 1": False, "step 3": True}
+    with pytest.raises(InterloomError, match="of a unified model': 2"):
+        feedback.export(load_settings(), project, project)
 
 
 def test_feedback_closes_the_circle(start, project: Path, tiny_vlm: Path):

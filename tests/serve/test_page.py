@@ -6,16 +6,19 @@ import re
 import shutil
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
-from served import TEXT, Gate, pipeline
+from served import TEXT, Gate, Gated, pipeline
+from taught_umm import ANALYSIS, MULTI_STEP, REFLECTION, REPAIR, STEP_TEXTS
 
 from interloom import images
 from interloom.pocket.render import render
 from interloom.pocket.scene import Scene, Sprite
 from interloom.serve import guard
+from interloom.serve.reasoner import Reasoner
 
 CONTRAST = """() => {
     const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
@@ -133,6 +136,77 @@ def test_a_sequence_is_made_watched_judged_and_downloaded(start, page, tmp_path:
     assert page.locator(".tries").count() == 2
 
 
+def test_a_unified_models_story_unfolds(start, page, reasoner: Reasoner, tmp_path: Path):
+    gate = Gated(reasoner.reasoner)
+    served = replace(reasoner, reasoner=gate)
+    at = start(served, traces=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    page.goto(at.url)
+    page.get_by_text("story, version 1").wait_for()
+    page.get_by_text("Limits and seed").click()
+    assert page.get_by_label("Price of going on").is_visible()
+    assert not page.get_by_label("Tries per step").is_visible()
+    assert not page.get_by_label("Generator").is_visible()
+    make(page, MULTI_STEP)
+    page.get_by_role("heading", name="Step 1").wait_for()
+    page.get_by_text("being drawn").wait_for()
+    assert page.locator("figure img").count() == 0 and not page.locator("#mode").is_visible()
+    gate.open.set()
+    page.get_by_text("Done: 3 pictures").wait_for()
+    page.get_by_text("Mode: multi-step, worked out in sub-steps.").wait_for()
+    assert [one.inner_text() for one in page.locator(".step .text").all()] == [
+        MULTI_STEP,
+        *STEP_TEXTS,
+    ]
+    assert page.locator("figure img").count() == 3
+    states = [one.inner_text() for one in page.locator(".step .state").all()]
+    assert states == [
+        "✗ sent back by the model itself",
+        *["✓ accepted by the model itself"] * 2,
+    ]
+    last = page.locator(".step").last
+    last.get_by_role("button", name="Accept").click()
+    last.get_by_text("Kept.").wait_for(timeout=60_000)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.reload()
+    page.locator("#recent button").last.click()
+    page.get_by_text("Done: 3 pictures").wait_for()
+    assert page.get_by_text("Mode: multi-step").is_visible()
+    assert page.locator("figure img").count() == 3 and page.locator(".tries").count() == 3
+
+    # A reflection: why the first picture failed, and what is to be done about it.
+    make(page, REFLECTION)
+    page.get_by_text("Mode: reflection, looked at, and mended.").wait_for()
+    page.get_by_text("Done: 2 pictures").wait_for()
+    assert page.locator(".step").count() == 1
+    page.locator(".tries summary").first.click()
+    first, second = page.locator(".tries li").all()
+    first.get_by_text("Prompt and reasoning").click()
+    assert ANALYSIS in first.inner_text()
+    assert f"To be tried next: {REPAIR}" in first.inner_text()
+    second.get_by_text("Prompt and reasoning").click()
+    assert f"Prompt: {REPAIR}" in second.inner_text()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download as a ZIP").click()
+    download.value.save_as(tmp_path / "story.zip")
+    with zipfile.ZipFile(tmp_path / "story.zip") as file:
+        assert "step-01.png" in file.namelist()
+
+
+def test_budgets_of_a_unified_model(start, page, reasoner: Reasoner):
+    at = start(reasoner)
+    page.goto(at.url)
+    page.get_by_text("story, version 1").wait_for()
+    page.get_by_text("Limits and seed").click()
+    page.get_by_label("Pictures in all").fill("1")
+    make(page, REFLECTION)
+    page.get_by_text("The picture budget is used up: 1 picture").wait_for()
+    page.get_by_label("Pictures in all").fill("")
+    page.get_by_label("Price of going on").fill("50")
+    make(page, MULTI_STEP)
+    page.get_by_text("Mode: direct, drawn at once.").wait_for()
+    page.get_by_text("Done: 1 picture,").wait_for()
+
+
 def test_pictures_are_added_dropped_and_gone_on_from(start, page, tmp_path: Path):
     at = start()
     page.goto(at.url)
@@ -150,6 +224,16 @@ def test_pictures_are_added_dropped_and_gone_on_from(start, page, tmp_path: Path
         }"""
     )
     page.get_by_text("Only PNG, JPEG and WebP").wait_for()
+    page.evaluate(
+        """(bytes) => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], "b.png", {type: "image/png"}));
+            const drop = new DragEvent("drop", {dataTransfer: data, bubbles: true});
+            document.getElementById("drop").dispatchEvent(drop);
+        }""",
+        list(sun.read_bytes()),
+    )
+    page.get_by_role("button", name="Remove b.png").click()
     make(page, "add a blue cup at the center")
     page.get_by_text("Done: 1 picture,").wait_for()
     assert page.get_by_role("heading", name="Step 2").is_visible()

@@ -20,7 +20,7 @@ from served import ROOT, TEXT
 from tiny_project.project import free_port
 
 from interloom.errors import InterloomError
-from interloom.serve import pipeline
+from interloom.serve import loading
 from interloom.settings import change_params, load_settings
 
 NAME = "interloom-pipeline"
@@ -170,11 +170,11 @@ def test_a_model_that_is_not_there_ends_the_command(project: Path):
 )
 def test_sources_that_are_none(tmp_path: Path, source: str, said: str):
     with pytest.raises(InterloomError, match=said):
-        pipeline.load(source, load_settings(ROOT / "params.yaml"), tmp_path)
+        loading.load(source, load_settings(ROOT / "params.yaml"), tmp_path)
 
 
 def test_a_folder_is_served_too(project: Path):
-    loaded = pipeline.load(str(project / "model-2"), load_settings(ROOT / "params.yaml"), project)
+    loaded = loading.load(str(project / "model-2"), load_settings(ROOT / "params.yaml"), project)
     assert (loaded.name, list(loaded.generators)) == ("model-2", ["renderer-2"])
-    assert loaded.max_attempts == 4
+    assert loaded.defaults.t_max == 4
     loaded.warm_up()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from interloom.adaptive.story import Prompt, Story, interleave, marked, parse_story
 from interloom.construct import store
+from interloom.errors import InterloomError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -74,6 +75,30 @@ def read_stories(path: Path) -> Iterator[Story]:
         InterloomError: the file is missing or no Parquet.
     """
     return map(story_from, store.read_rows(path))
+
+
+FEEDBACK = {"format": "stories/1", "source": "feedback"}
+"""What a file of stories that people accepted says of itself."""
+
+
+def read_feedback(path: Path) -> list[Story]:
+    """The stories of a file that `interloom feedback export --system adaptive` wrote.
+
+    Raises:
+        InterloomError: no such file, or another one; names it and the setting.
+    """
+    where = f"sft_adaptive.feedback = {path}"
+    if not path.is_file():
+        raise InterloomError(
+            f"{where}: no such file; `dvc pull {path}.dvc` brings it if DVC tracks it, and an "
+            "empty name is for none"
+        )
+    about = store.about(path)
+    if FEEDBACK.items() - about.items():
+        raise InterloomError(
+            f"{where}: not a file of `interloom feedback export --system adaptive`"
+        )
+    return list(read_stories(path))
 
 
 def prompt_schema() -> pa.Schema:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from interloom import registry
+from interloom.registered import signatures
 from interloom.runner import StageRun
 from interloom.settings import Settings
 
@@ -12,7 +13,15 @@ def run(settings: Settings, stage: StageRun) -> None:
     unified, folder = settings.unified, stage.dep("adaptive-rl")
     name = settings.registration.adaptive_name
     entry = registry.Entry(
-        parts=[registry.Part(name, "reasoner", {"unified": folder}, registry.request_example())],
+        parts=[
+            registry.Part(
+                name,
+                "reasoner",
+                {"unified": folder},
+                signatures.reasoner(),
+                registry.request_example(),
+            )
+        ],
         config={
             "dtype": unified.dtype,
             "image_pixels": unified.image_pixels,

@@ -93,6 +93,10 @@ def run(settings: Settings, stage: StageRun) -> None:
     if not kept:
         raise InterloomError("sft-adaptive: too few stories to keep any from training")
     chosen = [story for i in learned if (story := stories[i]).mode in options.modes]
+    if options.feedback:
+        more = files.read_feedback(Path(options.feedback))
+        stage.log(f"{options.feedback}: {len(more)} stories that people accepted are learned too")
+        chosen += [story for story in more if story.mode in options.modes]
     if not chosen:
         raise InterloomError(f"sft-adaptive: no story of {', '.join(options.modes)}")
     rows = samples(chosen, unified, options)

@@ -44,6 +44,8 @@ TAGS = (
 """What marks the texts of a stream; a tokenizer may hold each as one token."""
 EVALUATION_END = "</evaluate>"
 """After this a story may end."""
+PAUSES = ("</improvement_plan>", "</step>")
+"""After these it is settled what the next picture is for."""
 
 Violation = Literal[
     "no-image", "unexpected-image", "image-missing", "unexpected-text", "tag-unclosed",
@@ -63,7 +65,9 @@ class StoryError(ValueError):
 
 def _unmarked(text: str) -> str:
     found = re.search(
-        rf"</?(?:evaluate|failure_analysis|improvement_plan|step(?:_\d+)?)>|{IMAGE_MARK}", text
+        rf"</?(?:evaluate|failure_analysis|improvement_plan|step(?:_\d+)?)>|{IMAGE_MARK}"
+        r"|<\|[^<>|]+\|>",  # Emu3's own tokens
+        text,
     )
     if found:
         raise ValueError(f"{found[0]!r} marks a story's parts and cannot stand in their text")
@@ -206,14 +210,19 @@ class Story(Record):
 
     def segments(self) -> list[Segment]:
         """What the model writes: the stream without prompt and end, texts in a row joined."""
-        joined: list[Segment] = []
-        for span in self._told():
-            last = joined[-1] if joined else None
-            if isinstance(last, str) and isinstance(span.content, str):
-                joined[-1] = last + span.content
-            else:
-                joined.append(span.content)
-        return joined
+        return joined([span.content for span in self._told()])
+
+
+def joined(segments: Sequence[Segment]) -> list[Segment]:
+    """Texts in a row as one."""
+    found: list[Segment] = []
+    for part in segments:
+        last = found[-1] if found else None
+        if isinstance(last, str) and isinstance(part, str):
+            found[-1] = last + part
+        else:
+            found.append(part)
+    return found
 
 
 def marked(segments: Sequence[Segment]) -> str:

@@ -46,6 +46,24 @@ def parts_of(name: str, options: AdaptiveEvaluateSettings) -> UnifiedSystemSetti
     return OWN[name] if name in OWN else options.more_systems[name]
 
 
+def budget_of(parts: UnifiedSystemSettings) -> Budget:
+    """The budget of each of its requests."""
+    return Budget(images=parts.images or None, reluctance=parts.reluctance)
+
+
+def load_reasoner(model: str, settings: Settings, folder: Path) -> AdaptiveReasoner:
+    """One of ``MODELS``, loaded.
+
+    Raises:
+        InterloomError: it cannot be loaded.
+    """
+    unified = adaptive_cast.unified(settings.unified, folder)
+    longest = settings.evaluate_adaptive.max_new_tokens
+    if model == "umm":  # it has never been told what to write after a picture
+        longest = len(unified.stream.form(unified.grid)) - len(unified.stream.header(unified.grid))
+    return AdaptiveReasoner(unified, max_tokens=longest)
+
+
 class Reasoners:
     """The systems of one stage; models are loaded when first needed, each once.
 
@@ -90,7 +108,7 @@ class Reasoners:
         if self.options.threads:
             torch.set_num_threads(self.options.threads)
         parts = parts_of(name, self.options)
-        budget = Budget(images=parts.images or None, reluctance=parts.reluctance)
+        budget = budget_of(parts)
         reasoner = self._reasoner(parts.model)
         started = time.monotonic()
         with self.stage.progress(len(requests), f"{self.stage.value} × {name}") as bar:
@@ -102,13 +120,7 @@ class Reasoners:
 
     @cache  # noqa: B019  (it lives as long as its stage)
     def _reasoner(self, model: str) -> AdaptiveReasoner:
-        unified = adaptive_cast.unified(self.settings.unified, self.folders[model])
-        longest = self.options.max_new_tokens
-        if model == "umm":  # it has never been told what to write after a picture
-            longest = len(unified.stream.form(unified.grid)) - len(
-                unified.stream.header(unified.grid)
-            )
-        return AdaptiveReasoner(unified, max_tokens=longest)
+        return load_reasoner(model, self.settings, self.folders[model])
 
 
 def run(settings: Settings, stage: StageRun) -> None:

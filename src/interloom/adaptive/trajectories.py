@@ -21,6 +21,7 @@ from interloom.records import (
     Failure,
     Plan,
     Request,
+    Segment,
     Step,
     StepTrace,
     Trajectory,
@@ -70,19 +71,29 @@ class _Open:
         )
         self.attempts[-1] = self.attempts[-1].model_copy(update={"critique": judged})
 
+    def explain(self, analysis: str) -> None:
+        """Why the last picture failed, beside what was seen in it."""
+        last = self.attempts[-1]
+        if last.critique is not None:
+            said = f"{last.critique.reasoning} — {' '.join(analysis.split())}"
+            self._say(last, {"reasoning": said})
+
     def mend(self, plan: str) -> None:
         """What the last picture's reflection wants instead."""
         self.prompt = plan
         last = self.attempts[-1]
         if last.critique is not None:
-            judged = last.critique.model_copy(update={"refine_prompt": plan})
-            self.attempts[-1] = last.model_copy(update={"critique": judged})
+            self._say(last, {"refine_prompt": plan})
+
+    def _say(self, last: Attempt, update: dict[str, str]) -> None:
+        assert last.critique is not None
+        judged = last.critique.model_copy(update=update)
+        self.attempts[-1] = last.model_copy(update={"critique": judged})
 
 
-def trajectory(request: Request, told: Told, seed: int, name: str) -> Trajectory:
-    """A trajectory of what was told, also where that is no story: its pictures are there all the
-    same."""
-    blocks, _ = read_blocks(told.segments)
+def traces(request: Request, segments: Sequence[Segment], seed: int, name: str) -> list[StepTrace]:
+    """The steps of what was written so far; the last one may have no picture yet."""
+    blocks, _ = read_blocks(segments)
     given = request.images[-1] if request.images else None
     steps = [_Open(request.text, given)]
     for block in blocks:
@@ -97,20 +108,27 @@ def trajectory(request: Request, told: Told, seed: int, name: str) -> Trajectory
             steps.append(_Open(block.text, before))
         elif now.attempts and block.tag == "evaluate":
             now.judge(block)
+        elif now.attempts and block.tag == "failure_analysis":
+            now.explain(block.text)
         elif now.attempts and block.tag == "improvement_plan":
             now.mend(block.text)
     first = len(request.images) + 1
-    traces = []
-    for number, one in enumerate(steps):
-        if one.attempts:
-            instruction = request.text if number == 0 else one.attempts[0].prompt
-            step = Step(
-                step_number=first + len(traces), instruction=instruction, prompt=instruction
-            )
-            traces.append(StepTrace(step=step, source=one.source, attempts=tuple(one.attempts)))
-    failure = None if traces else Failure(role="generator", reason="no picture was drawn")
-    plan = Plan(reasoning=told.mode, steps=tuple(trace.step for trace in traces))
-    return Trajectory(request=request, plan=plan, steps=tuple(traces), failure=failure)
+    found: list[StepTrace] = []
+    for one in steps:
+        if one.attempts or one is steps[-1]:
+            asked = one.attempts[0].prompt if one.attempts else one.prompt
+            step = Step(step_number=first + len(found), instruction=asked, prompt=asked)
+            found.append(StepTrace(step=step, source=one.source, attempts=tuple(one.attempts)))
+    return found
+
+
+def trajectory(request: Request, told: Told, seed: int, name: str) -> Trajectory:
+    """A trajectory of what was told, also where that is no story: its pictures are there all the
+    same."""
+    made = [trace for trace in traces(request, told.segments, seed, name) if trace.attempts]
+    failure = None if made else Failure(role="generator", reason="no picture was drawn")
+    plan = Plan(reasoning=told.mode, steps=tuple(trace.step for trace in made))
+    return Trajectory(request=request, plan=plan, steps=tuple(made), failure=failure)
 
 
 def _last_picture(step: _Open) -> bytes | None:

@@ -60,14 +60,13 @@ class Limits:
     """What one completion may use. ``images`` counts the pictures that it makes.
 
     When they are used up no further picture can begin, and after the token ``end_after`` (if
-    given) the completion ends. The tokens ``reluctant`` are made less likely, by ``reluctance``
-    nats.
+    given) one more is written, which shows whether the model would have gone on, and the completion
+    ends. Right after ``end_after`` the end is made likelier, by ``reluctance`` nats.
     """
 
     tokens: int
     images: int | None = None
     end_after: int | None = None
-    reluctant: tuple[int, ...] = ()
     reluctance: float = 0.0
 
 
@@ -202,9 +201,7 @@ class SpanConstraint(LogitsProcessor):
         self.end_after = torch.tensor(
             [VISUAL if li.end_after is None else li.end_after for li in limits]
         )
-        self.price = torch.zeros(len(limits), vocabulary)
-        for row, limit in enumerate(limits):
-            self.price[row, list(limit.reluctant)] = limit.reluctance
+        self.reluctance = torch.tensor([limit.reluctance for limit in limits])
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores (B, V) after the tokens (B, L)."""
@@ -223,13 +220,14 @@ class SpanConstraint(LogitsProcessor):
             free[:, None], self.not_visual.to(device), self.not_text.to(device)
         ).clone()
         banned[~drawing & used_up, self.stream.start] = True
-        scores = (scores - self.price.to(device)).masked_fill(banned, -torch.inf)
+        decides = input_ids[:, -1] == self.end_after.to(device)
+        scores = scores.masked_fill(banned, -torch.inf)
+        scores[:, self.stream.eos] += self.reluctance.to(device) * decides
         scores = torch.where(
             drawing[:, None], _sampled(scores, self.picture), _sampled(scores, self.text)
         )
         forced = torch.where(drawing & (wanted != VISUAL), wanted, VISUAL)
-        last = input_ids[:, -1]
-        finished = ~drawing & used_up & (last == self.end_after.to(device))
+        finished = ~drawing & used_up & (input_ids[:, -2] == self.end_after.to(device))
         forced = torch.where(finished, self.stream.eos, forced)
         rows = forced != VISUAL
         scores[rows] = -torch.inf

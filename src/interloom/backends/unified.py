@@ -40,7 +40,10 @@ ARCHITECTURE = "Emu3ForConditionalGeneration"
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote after a prompt: its tokens, and whether it came to an end by itself."""
+    """What a model wrote after a prompt: its tokens, and whether it came to an end.
+
+    One that neither ended nor was cut off has as its last token one at which it was to pause.
+    """
 
     tokens: tuple[int, ...]
     ended: bool
@@ -233,11 +236,16 @@ class UnifiedModel:
         text: Sampling = GREEDY,
         picture: Sampling = GREEDY,
         seed: int = 0,
+        pauses: Sequence[int] = (),
     ) -> list[Completion]:
         """One completion per prompt (tokens as ``prompt`` makes them), in order.
 
         A completion holds a picture's beginning that its prompt ended in, so that it is a stream of
         its own. The caller's random state is left as it was.
+
+        Args:
+            pauses: tokens of text after which a completion stops without having ended; a prompt of
+                everything so far goes on from there.
 
         Raises:
             InterloomError: out of memory.
@@ -249,7 +257,7 @@ class UnifiedModel:
             for start in range(0, len(order), self.batch_size):
                 batch = order[start : start + self.batch_size]
                 rows = [list(prompts[i]) for i in batch]
-                made = self._continue(rows, [limits[i] for i in batch], text, picture)
+                made = self._continue(rows, [limits[i] for i in batch], text, picture, pauses)
                 found |= dict(zip(batch, made, strict=True))
         return [found[i] for i in range(len(prompts))]
 
@@ -262,6 +270,7 @@ class UnifiedModel:
         limits: Sequence[Limits],
         text: Sampling,
         picture: Sampling,
+        pauses: Sequence[int],
     ) -> list[Completion]:
         stream, length = self.stream, max(map(len, rows))
         ids = torch.full((len(rows), length), stream.pad)
@@ -280,7 +289,7 @@ class UnifiedModel:
                 max_new_tokens=max(limit.tokens for limit in limits),
                 # All shaping is the constraint's: plain sampling of what it leaves.
                 do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-                eos_token_id=stream.eos, pad_token_id=stream.pad,
+                eos_token_id=[stream.eos, *pauses], pad_token_id=stream.pad,
             )  # fmt: skip
         except torch.OutOfMemoryError as error:
             raise InterloomError(
@@ -290,9 +299,10 @@ class UnifiedModel:
         completions = []
         for row, new, limit in zip(rows, made[:, length:].tolist(), limits, strict=True):
             written = new[: limit.tokens]
-            ended = stream.eos in written
-            if ended:
-                written = written[: written.index(stream.eos)]
+            stops = [place for place, token in enumerate(written) if token in (stream.eos, *pauses)]
+            ended = bool(stops) and written[stops[0]] == stream.eos
+            if stops:
+                written = written[: stops[0] + (not ended)]
             begun = header if row[-len(header) :] == header else []
             completions.append(Completion((*begun, *written), ended))
         return completions

@@ -17,10 +17,14 @@ from interloom.promotion.decisions import Proposal, promote, propose, rollback, 
 from interloom.promotion.gate import as_text
 from interloom.promotion.ledger import Author, Entry, Ledger, words
 from interloom.registry import CHALLENGER, CHAMPION
+from interloom.settings import System
 from interloom.tracking import VARIABLE_TAGS
 
 app = typer.Typer(help="Champion and challenger: judge, promote, roll back.", no_args_is_help=True)
 
+Whose = Annotated[
+    System, typer.Option(help="Which system's model: agents (the pipeline), or adaptive.")
+]
 Version = Annotated[
     str | None, typer.Option(help=f"Version number; @{CHALLENGER} if none is given.")
 ]
@@ -39,9 +43,9 @@ def _author(comment: str) -> Author:
 
 
 @app.command()
-def gate(version: Version = None) -> None:
+def gate(version: Version = None, system: Whose = "agents") -> None:
     """Hold a version against the champion and the limits; change nothing (status 1: refused)."""
-    proposal = propose(_open(), version)
+    proposal = propose(_open(), system, version)
     _tell(proposal)
     raise typer.Exit(0 if proposal.verdict.passed else 1)
 
@@ -54,13 +58,14 @@ def promote_command(
     despite_gate: Annotated[
         bool, typer.Option("--despite-gate", help="Even if the gate refuses; needs --comment.")
     ] = False,
+    system: Whose = "agents",
 ) -> None:
     """Make a version champion if it passes the gate; a refusal goes to the ledger (status 2)."""
     if despite_gate and not comment.strip():
         raise InterloomError("--despite-gate needs a --comment that says why")
     catalogue = _open()
-    settled(Ledger(catalogue, catalogue.settings.registration.model_name))
-    proposal = propose(catalogue, version)
+    settled(Ledger(catalogue, catalogue.settings.registration.name_of(system)))
+    proposal = propose(catalogue, system, version)
     _tell(proposal)
     if proposal.earlier is not None:
         typer.echo(f"Decided before: {words(proposal.earlier)} ({proposal.earlier.at})")
@@ -76,19 +81,21 @@ def promote_command(
 def rollback_command(
     to: Annotated[str | None, typer.Option(help="An earlier champion's version number.")] = None,
     comment: Comment = "",
+    system: Whose = "agents",
 ) -> None:
     """Make the champion before this one champion again, at once and without the gate."""
-    made = rollback(_open(), to, _author(comment))
+    made = rollback(_open(), system, to, _author(comment))
     typer.echo(f"decision {made.number}: {words(made)}")
 
 
 @app.command()
 def history(
     as_json: Annotated[bool, typer.Option("--json", help="All that is known of each.")] = False,
+    system: Whose = "agents",
 ) -> None:
     """Every decision: when, what, from, to, by whom and why, oldest first."""
     catalogue = _open()
-    model = catalogue.settings.registration.model_name
+    model = catalogue.settings.registration.name_of(system)
     entries = settled(Ledger(catalogue, model))
     if as_json:
         typer.echo(json.dumps([entry.model_dump() for entry in entries], indent=1))
@@ -124,6 +131,6 @@ def _row(entry: Entry, present: set[str]) -> dict[str, str]:
 
 def _tell(proposal: Proposal) -> None:
     champion = f"champion {proposal.champion}" if proposal.champion else "no champion yet"
-    typer.echo(f"version {proposal.version} against {champion}\n")
+    typer.echo(f"{proposal.model} version {proposal.version} against {champion}\n")
     typer.echo(as_text([check.row() for check in proposal.verdict.checks]))
     typer.echo(f"\nthe gate {'lets it pass' if proposal.verdict.passed else 'REFUSES it'}")

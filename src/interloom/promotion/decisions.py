@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +26,17 @@ from interloom.promotion.ledger import (
     words,
 )
 from interloom.registry import CHALLENGER, CHAMPION
+from interloom.settings import GateSettings, System
+
+REGISTERING: Mapping[System, str] = {"agents": "register", "adaptive": "register-adaptive"}
+"""The stage that makes a system's versions."""
 
 
 @dataclass(frozen=True)
 class Proposal:
     """A version beside the champion that it would replace, and what the gate says of it."""
 
+    model: str
     version: str
     champion: str | None
     verdict: Verdict
@@ -41,18 +46,19 @@ class Proposal:
     """The last decision about this very version, if there was one."""
 
 
-def propose(catalogue: Catalogue, version: str | None) -> Proposal:
-    """Judge a version, the challenger if none is named. Changes nothing.
+def propose(catalogue: Catalogue, system: System, version: str | None) -> Proposal:
+    """Judge a version of a system's model, the challenger if none is named. Changes nothing.
 
     Raises:
         InterloomError: there is no such version, or it is the champion already.
     """
-    model = catalogue.settings.registration.model_name
+    model = catalogue.settings.registration.name_of(system)
     known = aliases(catalogue, model)
     chosen = version or known.get(CHALLENGER)
     if chosen is None:
         raise InterloomError(
-            f"{model} has no @{CHALLENGER}: register a version first (`dvc repro register`)"
+            f"{model} has no @{CHALLENGER}: register a version first "
+            f"(`dvc repro {REGISTERING[system]}`)"
         )
     resolve(catalogue, f"models:/{model}/{chosen}")
     champion = known.get(CHAMPION)
@@ -60,23 +66,27 @@ def propose(catalogue: Catalogue, version: str | None) -> Proposal:
         raise InterloomError(f"{model} version {chosen} is the champion already")
     entries = Ledger(catalogue, model).entries()
     about = [entry for entry in entries if chosen in (entry.version, entry.before)]
+    limits = catalogue.settings.promotion.limits_of(system)
     return Proposal(
+        model=model,
         version=chosen,
         champion=champion,
-        verdict=_judge(catalogue, model, chosen, champion),
+        verdict=_judge(catalogue, limits, model, chosen, champion),
         known=len(entries),
         earlier=about[-1] if about else None,
     )
 
 
-def _judge(catalogue: Catalogue, model: str, version: str, champion: str | None) -> Verdict:
+def _judge(
+    catalogue: Catalogue, limits: GateSettings, model: str, version: str, champion: str | None
+) -> Verdict:
     """The gate's verdict; what keeps it from judging is a reason to refuse."""
     try:
         ours = evidence_of(catalogue, model, version)
         theirs = evidence_of(catalogue, model, champion) if champion else None
     except InterloomError as error:
         return Verdict((Check("evidence", None, str(error), "both versions have it", False),))
-    return judge(ours, theirs, catalogue.settings.promotion)
+    return judge(ours, theirs, limits)
 
 
 def evidence_of(catalogue: Catalogue, model: str, version: str) -> Evidence:
@@ -128,7 +138,7 @@ def _decide(
 ) -> Entry:
     """Append the decision. A promotion becomes a refusal if what it was decided upon is no more:
     there is another champion, or the version was decided about meanwhile."""
-    ledger = Ledger(catalogue, catalogue.settings.registration.model_name)
+    ledger = Ledger(catalogue, proposal.model)
     while True:
         entries = settled(ledger)
         champion = entries[-1].after if entries else None
@@ -184,8 +194,8 @@ def settled(ledger: Ledger) -> list[Entry]:
 # --- back -----------------------------------------------------------------------------------------
 
 
-def rollback(catalogue: Catalogue, to: str | None, author: Author) -> Entry:
-    """Make an earlier champion the champion again; the one before the present by default.
+def rollback(catalogue: Catalogue, system: System, to: str | None, author: Author) -> Entry:
+    """Make an earlier champion of a system the champion again; the one before by default.
 
     Two people who take back one champion at once take back one champion: the second is refused.
 
@@ -193,7 +203,7 @@ def rollback(catalogue: Catalogue, to: str | None, author: Author) -> Entry:
         InterloomError: there is none, it never was champion, its version is deleted, or another
             decision came first.
     """
-    model = catalogue.settings.registration.model_name
+    model = catalogue.settings.registration.name_of(system)
     ledger = Ledger(catalogue, model)
     meant = ledger.champion()
     while True:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from interloom.benchmarks.evidence import BenchmarkEvidence, Evidence
 from interloom.benchmarks.statistics import Estimate, paired_difference
-from interloom.settings import PromotionSettings
+from interloom.settings import GateSettings
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Verdict:
         return found
 
 
-def judge(challenger: Evidence, champion: Evidence | None, limits: PromotionSettings) -> Verdict:
+def judge(challenger: Evidence, champion: Evidence | None, limits: GateSettings) -> Verdict:
     """Hold a challenger against the champion and the limits.
 
     Without a champion (the first version of all) only what needs none is checked: floors, budgets
@@ -141,7 +141,7 @@ def _same_questions(name: str, ours: BenchmarkEvidence, theirs: BenchmarkEvidenc
     return Check(what, 1.0, share, "all", True)
 
 
-def _budgets(challenger: Evidence, limits: PromotionSettings) -> list[Check]:
+def _budgets(challenger: Evidence, limits: GateSettings) -> list[Check]:
     images, latency = challenger.images_per_request, challenger.latency
     median, p95 = latency.median, latency.p95
     where = f"{len(latency.seconds)} requests, {latency.machine}"

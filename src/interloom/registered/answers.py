@@ -36,6 +36,15 @@ def answer_row(trajectory: Trajectory) -> dict[str, Any]:
     }
 
 
+def story_row(trajectory: Trajectory) -> dict[str, Any]:
+    """The same of a unified model's story, and its columns ``mode`` (direct, reflection,
+    multi_step) and ``images_used``."""
+    return answer_row(trajectory) | {
+        "mode": trajectory.plan.reasoning if trajectory.plan else "",
+        "images_used": sum(len(trace.attempts) for trace in trajectory.steps),
+    }
+
+
 def attempt_fields(attempt: Attempt) -> dict[str, Any]:
     """An attempt with its picture (base64 PNG) and its critique."""
     critique = attempt.critique

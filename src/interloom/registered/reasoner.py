@@ -14,7 +14,7 @@ from interloom.adaptive.reasoner import AdaptiveReasoner, Budget
 from interloom.adaptive.trajectories import answer
 from interloom.backends.unified import UnifiedModel
 from interloom.errors import InterloomError
-from interloom.registered.answers import answer_row
+from interloom.registered.answers import story_row
 from interloom.registered.requests import requests_of
 
 
@@ -50,16 +50,7 @@ class ReasonerModel(PythonModel):
             raise InterloomError("a unified model makes pictures: kind text_response is not its")
         budgets = [Budget(images=most or None, reluctance=price)] * len(requests)
         found = answer(self.reasoner, requests, budgets, chosen.get("seed", 0))
-        return pd.DataFrame(
-            [
-                answer_row(one)
-                | {
-                    "mode": one.plan.reasoning if one.plan else "",
-                    "images_used": sum(len(trace.attempts) for trace in one.steps),
-                }
-                for one in found
-            ]
-        )
+        return pd.DataFrame([story_row(one) for one in found])
 
 
 set_model(ReasonerModel())

@@ -8,13 +8,24 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from interloom.adaptive.story import Mode
 from interloom.backends.ledger import Usage
 from interloom.dialogue import plan_fields
 from interloom.records import Step, StepTrace
 from interloom.registered.answers import attempt_fields, to_text
-from interloom.serve.events import Began, Drawn, Ended, Event, Judged, Order, Planned, StepDone
-from interloom.serve.pipeline import Pipeline
+from interloom.serve.events import (
+    Began,
+    Drawn,
+    Ended,
+    Event,
+    Judged,
+    Order,
+    Planned,
+    StepDone,
+    Wrote,
+)
 from interloom.serve.schema import CreateResponse
+from interloom.serve.system import System
 
 Status = Literal["in_progress", "completed", "incomplete", "failed"]
 Fields = dict[str, Any]
@@ -63,7 +74,7 @@ class OutputDetails(BaseModel):
 
 
 class UsageBody(BaseModel):
-    """Tokens of planner and critic, read and written."""
+    """Tokens of planner and critic, or of the unified model, read and written."""
 
     input_tokens: int
     input_tokens_details: Details = Details()
@@ -78,7 +89,7 @@ class Failed(BaseModel):
 
 
 class Incomplete(BaseModel):
-    reason: Literal["image_budget"]
+    reason: Literal["image_budget", "max_output_tokens"]
 
 
 class StepReport(BaseModel):
@@ -87,24 +98,37 @@ class StepReport(BaseModel):
     step_number: int
     tries: int
     passed: bool | None
-    """The critic's verdict on the shown picture; null if it was not judged."""
+    """The critic's, or the unified model's own, verdict on the shown picture; null if it was not
+    judged."""
     attempts: list[dict[str, Any]] | None = None
 
 
 class Report(BaseModel):
-    """Our extension of a Response."""
+    """Our extension of a Response.
+
+    What a system has no such thing of is null: a unified model ``generator`` and ``t_max``, the
+    others ``reluctance``, ``mode``, ``story`` and ``violation``.
+    """
 
     version: str
     """Of the model."""
     seed: int
-    generator: str
-    t_max: int
+    generator: str | None
+    t_max: int | None
     image_budget: int
+    reluctance: float | None = None
     images: int = 0
     seconds: float = 0.0
     reasoning: str | None = None
     plan: list[dict[str, Any]] | None = None
+    """The steps; a unified model's as they came."""
     steps: list[StepReport] = []
+    mode: Mode | None = None
+    """How the unified model went about it."""
+    story: str | None = None
+    """All that it wrote, ``<image>`` in the place of each picture; if ``include_attempts``."""
+    violation: str | None = None
+    """What makes that no story, by name."""
 
 
 class ResponseBody(BaseModel):
@@ -141,29 +165,32 @@ class Composer:
     picture as soon as the step is done.
     """
 
-    def __init__(self, asked: CreateResponse, order: Order, pipeline: Pipeline) -> None:
+    def __init__(self, asked: CreateResponse, order: Order, system: System[Any]) -> None:
         self._attempts = asked.include_attempts
         tools = asked.tools or []
         self._partial = self._attempts or any(tool.partial_images for tool in tools)
         self._sequence = 0
-        self._steps: tuple[Step, ...] = ()
+        self._planned = False
+        self._steps: list[Step] = []
+        self.story: str | None = None
         self._before = bool(order.request.images)  # whether the next picture is an edit
         self._began = time.monotonic()
         self.body = ResponseBody(
             id=f"resp_{uuid.uuid4().hex}",
             created_at=int(time.time()),
             status="in_progress",
-            model=pipeline.name,
+            model=system.name,
             instructions=asked.instructions,
             metadata=asked.metadata or {},
             tools=[{"type": "image_generation"}],
             store=asked.store is not False,
             interloom=Report(
-                version=pipeline.version,
+                version=system.version,
                 seed=order.seed,
-                generator=order.generator,
-                t_max=order.max_attempts,
+                generator=order.generator or None,
+                t_max=order.max_attempts or None,
                 image_budget=order.image_budget,
+                reluctance=order.reluctance if "reluctance" in system.options else None,
             ),
         )
 
@@ -177,15 +204,17 @@ class Composer:
     def add(self, event: Event, usage: Usage) -> list[Fields]:
         """Take an engine's event in; ``usage`` is all that the request used so far."""
         made: list[Fields] = []
+        report = self.body.interloom
         match event:
             case Planned(plan=plan):
-                self._steps = plan.steps
-                report = self.body.interloom
+                self._planned, self._steps = True, list(plan.steps)
                 report.plan = [plan_fields(step) for step in plan.steps]
                 report.reasoning = plan.reasoning
                 made = self._extra("plan", reasoning=plan.reasoning, steps=report.plan)
-            case Began(place=place):
-                made = [*self._text(self._steps[place]), *self._open_picture()]
+            case Began(step=step):
+                if not self._planned:
+                    made = self._add_step(step)
+                made += [*self._text(step), *self._open_picture()]
             case Drawn(attempt=attempt, number=number) if self._partial and attempt.image:
                 picture = {"partial_image_b64": to_text(attempt.image), "output_format": "png"}
                 made = [self._picture_event("partial_image", partial_image_index=number, **picture)]
@@ -195,11 +224,22 @@ class Composer:
                 made = self._extra("attempt", step_number=step_number, number=number, **told)
             case StepDone(trace=trace):
                 made = self._close_step(trace)
+            case Wrote(mode=mode, story=story, violation=violation):
+                report.mode, report.violation, self.story = mode, violation, story
+                report.story = story if self._attempts else None
+                made = self._extra("story", mode=mode, story=story)
             case Ended():
                 made = self._end(event, usage)
         return made
 
     # --- items ----------------------------------------------------------------------------------
+
+    def _add_step(self, step: Step) -> list[Fields]:
+        """A step that no plan foretold."""
+        fields, report = plan_fields(step), self.body.interloom
+        self._steps.append(step)
+        report.plan = [*(report.plan or []), fields]
+        return self._extra("step", step=fields)
 
     def _text(self, step: Step) -> list[Fields]:
         said = step.auxiliary_text or step.instruction or ""
@@ -273,7 +313,9 @@ class Composer:
                 body.status = "completed"
             case "incomplete":
                 body.status = "incomplete"
-                body.incomplete_details = Incomplete(reason="image_budget")
+                whole = event.code == "image_budget"
+                reason = "image_budget" if whole else "max_output_tokens"
+                body.incomplete_details = Incomplete(reason=reason)
             case _:
                 body.status = "failed"
                 body.error = Failed(code=event.code, message=event.message)

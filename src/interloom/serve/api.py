@@ -78,7 +78,7 @@ class Stored(BaseModel):
 
 
 class Table(BaseModel):
-    """MLflow's request: rows of the registered pipeline's signature, in one of its formats."""
+    """MLflow's request: rows of the registered model's signature, in one of its formats."""
 
     model_config = ConfigDict(
         extra="allow",
@@ -129,7 +129,7 @@ def _add_responses(app: FastAPI, service: Service) -> None:
         openapi_extra=body_of(CreateResponse),
     )
     async def create_response(request: Request, owner: str = creator) -> Response:
-        """Plan, draw and check a sequence; with `stream` as it comes about."""
+        """Make a sequence, every picture checked; with `stream` as it comes about."""
         service.check_room()
         asked = read(CreateResponse, await json_body(request))
         run = await service.start(asked, owner)
@@ -156,8 +156,12 @@ def _add_responses(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", responses=answers(401, 503))
     async def list_models(owner: str = reader) -> ModelList:
         """The served model and what can be chosen."""
-        served = service.pipeline()
-        about = {"version": served.version, "generators": list(served.generators)}
+        served = service.system()
+        about = {
+            "version": served.version,
+            "generators": list(served.generators),
+            "options": sorted(served.options),
+        }
         return ModelList(data=[ModelEntry(id=served.name, interloom=about)])
 
 
@@ -258,12 +262,15 @@ def _add_mlflow(app: FastAPI, service: Service) -> None:
         openapi_extra=body_of(Table),
     )
     async def invoke(request: Request, owner: str = creator) -> Response:
-        """MLflow's scoring protocol, for the registered pipeline's signature."""
+        """MLflow's scoring protocol, for the registered model's signature."""
         service.check_room()
         data = await json_body(request)
-        asked, params = await asyncio.to_thread(invocations.read_table, data, "application/json")
-        orders = invocations.orders_of(asked, params, service.pipeline(), service)
-        work = asyncio.create_task(invocations.invoke(orders, service))
+        served = service.system()
+        asked, params = await asyncio.to_thread(
+            invocations.read_table, data, "application/json", served.signature
+        )
+        makers = invocations.makers_of(asked, params, served, service)
+        work = asyncio.create_task(invocations.invoke(makers, service))
         if await disconnected(request, work):
             return Response(status_code=CLIENT_GONE)
         return Response(work.result(), media_type="application/json")
@@ -279,7 +286,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
     @app.get("/ready", responses=answers(503))
     async def ready() -> Ready:
         """The model is loaded and takes requests."""
-        served = service.pipeline()
+        served = service.system()
         return Ready(status="ready", model=served.name, version=served.version)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

@@ -11,7 +11,7 @@ from typing import Any, cast, get_args
 
 from interloom.errors import InterloomError
 from interloom.serve import guard
-from interloom.settings import GeneratorName, Settings, load_settings
+from interloom.settings import GeneratorName, Settings, System, load_settings
 
 DEFAULT_KEYS = ".interloom/keys.json"
 
@@ -97,12 +97,19 @@ def make_key(root: Path, params: Path, name: str, per_minute: float) -> list[str
     return lines
 
 
-def export_feedback(root: Path, params: Path, folder: Path, track: bool) -> list[str]:
+def export_feedback(
+    root: Path, params: Path, folder: Path, track: bool, system: System
+) -> list[str]:
     """`interloom feedback export`: what was written, and what to do with it."""
-    from interloom.serve.feedback import export
+    from interloom.serve import feedback, story_feedback
 
-    done = export(load_settings(params), root, folder)
-    lines = [f"{done.path}: {done.rows} rows of critic data"]
+    if system == "agents":
+        done, what = feedback.export(load_settings(params), root, folder), "rows of critic data"
+        reader, setting = "critic-data", "critic_data.feedback"
+    else:
+        done, what = story_feedback.export(load_settings(params), root, folder), "stories"
+        reader, setting = "sft-adaptive", "sft_adaptive.feedback"
+    lines = [f"{done.path}: {done.rows} {what}"]
     lines += [f"left out, {reason}: {count}" for reason, count in sorted(done.lost.items())]
     if track:
         command = [sys.executable, "-m", "dvc", "add", "--quiet", str(done.path)]
@@ -110,5 +117,5 @@ def export_feedback(root: Path, params: Path, folder: Path, track: bool) -> list
         if added.returncode:
             raise InterloomError(f"dvc add {done.path}: {added.stderr.strip().splitlines()[-1]}")
         lines.append(f"tracked by DVC; commit {done.path}.dvc")
-    lines.append(f"critic-data takes it in: interloom params set critic_data.feedback={done.path}")
+    lines.append(f"{reader} takes it in: interloom params set {setting}={done.path}")
     return lines

@@ -1,12 +1,10 @@
-"""Dynamic batching: requests that come at any time share planner, generator and critic calls.
+"""Dynamic batching: requests that come at any time share a system's calls.
 
-Two threads go round and round. One plans for all requests that came in meanwhile (one planner
-call). The other makes the next picture of every planned request (one generator call) and has them
-all judged (one critic call). So nobody waits for a batch to fill, pictures do not wait for plans,
-which take longest, and a request that is done makes room for the next one. Drawing and judging take
-turns on purpose: two halves of the requests, one drawn while the other is judged, would need twice
-as many calls, and a call's time hardly depends on its size. The rounds are those of
-:mod:`interloom.loop`.
+Two threads go round and round. One begins all requests that came in meanwhile (of the agents, one
+planner call). The other goes one round with every request that has begun, which gives each its next
+picture. So nobody waits for a batch to fill, pictures do not wait for plans, which take longest,
+and a request that is done makes room for the next one. What is done in a round is the system's
+affair (:mod:`interloom.serve.system`).
 """
 
 from __future__ import annotations
@@ -16,32 +14,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Generic
 
-from interloom import loop
 from interloom.backends.ledger import NOTHING, Usage
 from interloom.errors import InterloomError
-from interloom.records import Attempt, Failure
-from interloom.serve.events import (
-    Began,
-    Call,
-    Drawn,
-    Ended,
-    Event,
-    Judged,
-    Order,
-    Outcome,
-    Planned,
-    Role,
-    StepDone,
-)
+from interloom.records import Failure
+from interloom.serve.events import Call, Ended, Event, Order, Role
 from interloom.serve.metrics import Metrics
-from interloom.serve.pipeline import Pipeline
+from interloom.serve.system import RECORDED, Ending, F, Result, System, Ticket
 
 log = logging.getLogger(__name__)
-Result = TypeVar("Result")
-GENERATOR_RETRIES = 1
 
 
 class Busy(Exception):
@@ -56,89 +38,55 @@ class Closed(Exception):
     """The engine takes no more requests."""
 
 
-@dataclass(eq=False)
-class Ticket:
-    """A request in the engine: what is told of it, and how to call it off."""
-
-    order: Order
-    tell: Callable[[Event], None]
-    engine: Engine
-    flight: loop.Flight = field(init=False)
-    arrived: int = field(default_factory=time.time_ns)
-    calls: list[Call] = field(default_factory=list)
-    cancelled: bool = False
-    told: int = 0
-    """Steps of which ``StepDone`` was told."""
-
-    def __post_init__(self) -> None:
-        order = self.order
-        self.flight = loop.Flight(order.request, order.max_attempts, order.seed, order.image_budget)
-
-    def cancel(self) -> None:
-        """Nobody waits for this any more: no further call is made for it."""
-        self.engine.cancel(self)
-
-    def usage(self) -> Usage:
-        """All tokens and pictures so far."""
-        return Usage(
-            sum(call.usage.input_tokens for call in self.calls),
-            sum(call.usage.output_tokens for call in self.calls),
-            self.flight.images,
-        )
-
-
-class Engine:
+class Engine(Generic[F]):
     """Carries requests out, many at a time. ``close`` it when it is of no more use.
 
     Args:
         slots: requests in flight.
         queue: requests that may wait.
-        max_steps: a longer plan is refused.
         gather: seconds that an idle engine waits for company.
     """
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        system: System[F],
         metrics: Metrics,
         *,
         slots: int,
         queue: int,
-        max_steps: int,
         gather: float = 0.0,
     ) -> None:
-        self.pipeline, self.metrics = pipeline, metrics
-        self.slots, self.queue, self.max_steps, self.gather = slots, queue, max_steps, gather
-        self._waiting: deque[Ticket] = deque()
+        self.system, self.metrics = system, metrics
+        self.slots, self.queue, self.gather = slots, queue, gather
+        self._waiting: deque[Ticket[F]] = deque()
         self._change = threading.Condition()
         self._closing = False
-        self._aboard: list[Ticket] = []  # in flight: being planned, planned, being drawn
-        self._planned: list[Ticket] = []  # for the next round
-        self._all_planned = False  # closed, and nothing waits
+        self._aboard: list[Ticket[F]] = []  # in flight: being begun, begun, in a round
+        self._begun: list[Ticket[F]] = []  # for the next round
+        self._all_begun = False  # closed, and nothing waits
         self._pace = 1.0  # seconds of a request, about
         self._threads = [
             threading.Thread(target=work, name=name, daemon=True)
-            for name, work in (("planning", self._plan), ("rounds", self._draw))
+            for name, work in (("beginning", self._begin), ("rounds", self._go_round))
         ]
         for thread in self._threads:
             thread.start()
 
     # --- from outside ---------------------------------------------------------------------------
 
-    def submit(self, order: Order, tell: Callable[[Event], None]) -> Ticket:
+    def submit(self, order: Order, tell: Callable[[Event], None]) -> Ticket[F]:
         """Take a request in; ``tell`` gets every event, in the engine's threads.
 
         Raises:
             Busy: too many wait already.
             Closed: after ``close``.
         """
-        assert order.generator in self.pipeline.generators, order.generator
         with self._change:
             if self._closing:
                 raise Closed
             if len(self._waiting) >= self.queue:
                 raise self._busy()
-            ticket = Ticket(order, tell, self)
+            ticket = Ticket(order, self.system.flight(order), tell, self.cancel)
             self._waiting.append(ticket)
             self.metrics.waiting.inc()
             self._change.notify_all()
@@ -156,7 +104,7 @@ class Engine:
     def _busy(self) -> Busy:
         return Busy(max(1.0, self._pace * len(self._waiting) / self.slots))
 
-    def cancel(self, ticket: Ticket) -> None:
+    def cancel(self, ticket: Ticket[F]) -> None:
         """Drop a request: out of the queue at once, out of flight before its next call."""
         with self._change:
             ticket.cancelled = True
@@ -182,23 +130,23 @@ class Engine:
             left = [*self._waiting, *self._aboard]
         for ticket in left:
             ticket.cancel()
-            ticket.tell(_cancelled(ticket))
+            ticket.tell(_called_off(ticket))
         return False
 
     # --- the threads ----------------------------------------------------------------------------
 
-    def _plan(self) -> None:
+    def _begin(self) -> None:
         while fresh := self._take():
-            self._begin(fresh)
-            planned = self._staying(fresh)
+            self.system.begin(fresh, self)
+            begun = self._staying(fresh)
             with self._change:
-                self._planned += planned
+                self._begun += begun
                 self._change.notify_all()
         with self._change:
-            self._all_planned = True
+            self._all_begun = True
             self._change.notify_all()
 
-    def _take(self) -> list[Ticket]:
+    def _take(self) -> list[Ticket[F]]:
         """Who may come aboard; waits for someone. Nothing: closed, and nobody waits."""
         with self._change:
             if not self._aboard:
@@ -218,84 +166,30 @@ class Engine:
             self.metrics.in_flight.inc(len(taken))
             return taken
 
-    def _draw(self) -> None:
-        flying: list[Ticket] = []
+    def _go_round(self) -> None:
+        flying: list[Ticket[F]] = []
         while True:
             with self._change:
-                while not flying and not self._planned and not self._all_planned:
+                while not flying and not self._begun and not self._all_begun:
                     self._change.wait()
-                flying += self._planned
-                self._planned = []
+                flying += self._begun
+                self._begun = []
             if not flying:
                 return
             flying = self._staying(flying)
-            self._round(flying)
+            self.system.round(flying, self)
             flying = self._staying(flying)
 
-    def _begin(self, fresh: list[Ticket]) -> None:
-        planner = self.pipeline.planner
-
-        def plan(group: list[Ticket]) -> list[None]:
-            loop.begin([ticket.flight for ticket in group], planner, 0)
-            return [None] * len(group)
-
-        for ticket, _ in self._share("planner", fresh, plan):
-            flight = ticket.flight
-            if flight.plan is None:
-                self.metrics.failures.labels("planner").inc()
-                continue
-            if len(flight.plan.steps) <= self.max_steps:
-                ticket.tell(Planned(flight.plan))
-                self._tell_steps(ticket)
-
-    def _round(self, tickets: list[Ticket]) -> None:
-        drawn: dict[Ticket, Attempt] = {}
-        for name, generator in self.pipeline.generators.items():
-            group = [ticket for ticket in tickets if ticket.order.generator == name]
-            drawn |= self._share(
-                "generator",
-                group,
-                lambda some, made_by=generator: loop.draw(
-                    [ticket.flight for ticket in some], made_by, GENERATOR_RETRIES
-                ),
-            )
-        places = {ticket: _place(ticket) for ticket in drawn}
-        for ticket, attempt in drawn.items():
-            self.metrics.images.inc(attempt.image is not None)
-            ticket.tell(Drawn(*places[ticket], attempt))
-        judged = self._share(
-            "critic",
-            [ticket for ticket in drawn if not ticket.cancelled],
-            lambda some: loop.judge(
-                [ticket.flight for ticket in some],
-                [drawn[ticket] for ticket in some],
-                self.pipeline.critic,
-                0,
-            ),
-        )
-        for ticket, attempt in judged:
-            if attempt.failure is not None:
-                self.metrics.failures.labels(attempt.failure.role).inc()
-            ticket.tell(Judged(*places[ticket], attempt))
-            self._tell_steps(ticket)
-
-    def _tell_steps(self, ticket: Ticket) -> None:
-        """Tell of steps that are done now, and of the one that begins."""
-        flight = ticket.flight
-        before = ticket.told
-        for place in range(before, len(flight.done)):
-            ticket.tell(StepDone(place, flight.done[place]))
-        ticket.told = len(flight.done)
-        if flight.step is not None and not flight.attempts:
-            ticket.tell(Began(ticket.told))
-
-    def _share(
-        self, role: Role, tickets: list[Ticket], work: Callable[[list[Ticket]], list[Result]]
-    ) -> list[tuple[Ticket, Result]]:
+    def share(
+        self,
+        role: Role,
+        tickets: list[Ticket[F]],
+        work: Callable[[list[Ticket[F]]], list[Result]],
+    ) -> list[tuple[Ticket[F], Result]]:
         """One call for all. If it raises, each is called alone, and only culprits end by it."""
         if not tickets:
             return []
-        began, places = time.time_ns(), [_place(ticket) for ticket in tickets]
+        began, places = time.time_ns(), [ticket.flight.place() for ticket in tickets]
         try:
             results = work(tickets)
         except Exception as error:
@@ -303,52 +197,42 @@ class Engine:
             if len(tickets) == 1:
                 self._give_up(tickets[0], role, error)
                 return []
-            return [pair for ticket in tickets for pair in self._share(role, [ticket], work)]
-        if role != "critic" or self.pipeline.critic is not None:
-            self._account(role, tickets, places, began)
+            return [pair for ticket in tickets for pair in self.share(role, [ticket], work)]
+        self._account(role, tickets, places, began)
         return list(zip(tickets, results, strict=True))
 
     def _account(
-        self, role: Role, tickets: list[Ticket], places: list[tuple[int, int]], began: int
+        self, role: Role, tickets: list[Ticket[F]], places: list[tuple[int, int]], began: int
     ) -> None:
         ended = time.time_ns()
         self.metrics.batch.labels(role).observe(len(tickets))
         self.metrics.call_seconds.labels(role).observe((ended - began) / 1e9)
-        usages: Sequence[Usage] = self.pipeline.usage(role) or [NOTHING] * len(tickets)
+        usages: Sequence[Usage] = self.system.usage(role) or [NOTHING] * len(tickets)
         for ticket, place, usage in zip(tickets, places, usages, strict=False):
             ticket.calls.append(Call(role, began, ended, len(tickets), *place, usage))
             self.metrics.tokens.labels(role, "input").inc(usage.input_tokens)
             self.metrics.tokens.labels(role, "output").inc(usage.output_tokens)
 
-    def _give_up(self, ticket: Ticket, role: Role, error: Exception) -> None:
+    def _give_up(self, ticket: Ticket[F], role: Role, error: Exception) -> None:
         # The message may quote the request, so it goes to the one who asked, and its kind to us.
         log.error("a %s call failed: %s", role, type(error).__name__)
         log.debug("the failed call", exc_info=error)
         self.metrics.failures.labels(role).inc()
         reason = str(error) if isinstance(error, InterloomError) else type(error).__name__
-        ticket.flight.failure = Failure(role=role, reason=f"error: {reason}", final=True)
-        self._end(ticket, "error", "server_error", f"the {role} failed: {reason}")
+        ticket.flight.failure = Failure(role=RECORDED[role], reason=f"error: {reason}", final=True)
+        self._end(ticket, Ending("error", "server_error", f"the {role} failed: {reason}"))
         ticket.cancelled = True
 
-    def _staying(self, tickets: list[Ticket]) -> list[Ticket]:
+    def _staying(self, tickets: list[Ticket[F]]) -> list[Ticket[F]]:
         """Those that go on; the others are ended."""
-        staying: list[Ticket] = []
+        staying: list[Ticket[F]] = []
         for ticket in tickets:
-            flight = ticket.flight
             if ticket.cancelled:
-                self.metrics.requests.labels("cancelled").inc(flight.failure is None)
-            elif flight.failure is not None:
-                role = flight.failure.role
-                self._end(ticket, "failed", f"{role}_failed", f"{role}: {flight.failure.reason}")
-            elif flight.plan is not None and len(flight.plan.steps) > self.max_steps:
-                said = f"the plan has {len(flight.plan.steps)} steps, at most {self.max_steps}"
-                self._end(ticket, "failed", "plan_too_long", f"{said} are carried out")
-            elif flight.step is not None:
-                staying.append(ticket)
-            elif flight.unfinished:
-                self._end(ticket, "incomplete", "image_budget", "the image budget is used up")
+                self.metrics.requests.labels("cancelled").inc(not ticket.ended)
+            elif (ending := ticket.flight.ending()) is not None:
+                self._end(ticket, ending)
             else:
-                self._end(ticket, "completed")
+                staying.append(ticket)
         with self._change:
             gone = set(tickets) - set(staying)
             self._aboard = [ticket for ticket in self._aboard if ticket not in gone]
@@ -356,19 +240,19 @@ class Engine:
             self._change.notify_all()
         return staying
 
-    def _end(self, ticket: Ticket, outcome: Outcome, code: str = "", message: str = "") -> None:
+    def _end(self, ticket: Ticket[F], ending: Ending) -> None:
         seconds = (time.time_ns() - ticket.arrived) / 1e9
         with self._change:
             self._pace = 0.9 * self._pace + 0.1 * seconds
-        self.metrics.requests.labels(outcome).inc()
+        ticket.ended = True
+        self.metrics.requests.labels(ending.outcome).inc()
         self.metrics.seconds.observe(seconds)
-        ticket.tell(Ended(ticket.flight.trajectory(), outcome, code, message))
+        ticket.tell(_ended(ticket, ending))
 
 
-def _place(ticket: Ticket) -> tuple[int, int]:
-    return len(ticket.flight.done), len(ticket.flight.attempts)
+def _ended(ticket: Ticket[F], ending: Ending) -> Ended:
+    return Ended(ticket.flight.trajectory(), ending.outcome, ending.code, ending.message)
 
 
-def _cancelled(ticket: Ticket) -> Ended:
-    said = "the server is shutting down"
-    return Ended(ticket.flight.trajectory(), "cancelled", "server_error", said)
+def _called_off(ticket: Ticket[F]) -> Ended:
+    return _ended(ticket, Ending("cancelled", "server_error", "the server is shutting down"))

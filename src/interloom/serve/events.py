@@ -5,22 +5,45 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from interloom.adaptive.story import Mode
 from interloom.backends.ledger import Usage
-from interloom.records import Attempt, Plan, Request, StepTrace, Trajectory
+from interloom.records import Attempt, Plan, Request, Step, StepTrace, Trajectory
 
-Role = Literal["planner", "generator", "critic"]
+Role = Literal["planner", "generator", "critic", "encoder", "reasoner"]
+"""Whose call it is: the agents' three; of a unified model, reading the request and writing on."""
 Outcome = Literal["completed", "incomplete", "failed", "error", "cancelled"]
 
 
 @dataclass(frozen=True)
+class Wishes:
+    """How a request is to be carried out; ``None`` leaves it to the server."""
+
+    generator: str | None = None
+    t_max: int | None = None
+    image_budget: int | None = None
+    reluctance: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
 class Order:
-    """A request and what it may cost; ``generator`` is a name in ``Pipeline.generators``."""
+    """A request and what it may cost.
+
+    Args:
+        image_budget: pictures in all.
+        max_steps: a longer plan is refused.
+        generator: a name in ``System.generators``; empty where there is no choice.
+        max_attempts: pictures of one step; 0 where the system decides that itself.
+        reluctance: the price of every further picture, in nats.
+    """
 
     request: Request
-    generator: str
-    max_attempts: int
     seed: int
     image_budget: int
+    max_steps: int
+    generator: str = ""
+    max_attempts: int = 0
+    reluctance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +58,7 @@ class Began:
     """The step at ``place`` (from 0) gets its first picture next."""
 
     place: int
+    step: Step
 
 
 @dataclass(frozen=True)
@@ -64,6 +88,18 @@ class StepDone:
 
 
 @dataclass(frozen=True)
+class Wrote:
+    """All that a unified model has written so far, as text with marks, and what that shows.
+
+    ``violation`` says of a text that has ended why it is no story.
+    """
+
+    mode: Mode
+    story: str
+    violation: str | None
+
+
+@dataclass(frozen=True)
 class Ended:
     """The last event; ``code`` and ``message`` say why it is not ``completed``."""
 
@@ -73,7 +109,7 @@ class Ended:
     message: str = ""
 
 
-Event = Planned | Began | Drawn | Judged | StepDone | Ended
+Event = Planned | Began | Drawn | Judged | StepDone | Wrote | Ended
 
 
 @dataclass(frozen=True)
@@ -86,7 +122,7 @@ class Call:
     ended: int
     batch: int
     place: int
-    """Step, from 0; of no meaning for the planner."""
+    """Step, from 0; of no meaning for the planner and for a unified model."""
     number: int
-    """Attempt, from 0."""
+    """Attempt, from 0; of a unified model, picture."""
     usage: Usage

@@ -21,7 +21,7 @@ from interloom.digests import digest
 from interloom.errors import InterloomError
 from interloom.records import Critique, Failure, Trajectory
 from interloom.roles import CritiqueCase, Teacher
-from interloom.serve.traces import FEEDBACK_TAG, RESPONSE_TAG, experiment_name
+from interloom.serve.traces import FEEDBACK_TAG, MODE_TAG, RESPONSE_TAG, experiment_name
 from interloom.tracking import tracking_uri
 
 if TYPE_CHECKING:
@@ -123,25 +123,40 @@ def _judged_rows(
     settings: Settings, root: Path, lost: Counter[str]
 ) -> Iterator[tuple[dict[str, Any], Verdict]]:
     """Attempts with feedback, each with the last that was said of it."""
-    for trace in _traces(settings, root):
-        verdicts: dict[tuple[str, str], Verdict] = {}
-        for given in sorted(trace.info.assessments, key=lambda one: one.create_time_ms):
-            about = given.metadata or {}
-            if "step" in about and isinstance(given.value, bool):
-                verdicts[about["step"], about["attempt"]] = Verdict(
-                    given.value, about.get("correction"), given.rationale
-                )
-        trajectory = _trajectory(trace)
-        if trajectory is None:
+    for trace in traces_with_feedback(settings, root):
+        verdicts = verdicts_of(trace)
+        if MODE_TAG in trace.info.tags:
+            # Its words are a story's: they would teach the critic another language.
+            lost["of a unified model"] += len(verdicts)
+            continue
+        found = root_of(trace)
+        if found is None:
             lost["trace without content"] += len(verdicts)
             continue
-        for row in critic_data.decompose(trajectory):
+        for row in critic_data.decompose(found[0]):
             verdict = verdicts.get((row["step_id"].rsplit("/", 1)[1], str(row["attempt"])))
             if verdict is not None and row["after"] is not None:
                 yield row, verdict
 
 
-def _traces(settings: Settings, root: Path) -> Iterator[Any]:
+def verdicts_of(trace: Any) -> dict[tuple[str, str], Verdict]:
+    """What people said, by step and attempt; of several verdicts the last."""
+    verdicts: dict[tuple[str, str], Verdict] = {}
+    for given in sorted(trace.info.assessments, key=lambda one: one.create_time_ms):
+        about = given.metadata or {}
+        if "step" in about and isinstance(given.value, bool):
+            verdicts[about["step"], about["attempt"]] = Verdict(
+                given.value, about.get("correction"), given.rationale
+            )
+    return verdicts
+
+
+def traces_with_feedback(settings: Settings, root: Path) -> Iterator[Any]:
+    """The traces that people have said something about, oldest first.
+
+    Raises:
+        InterloomError: nothing was traced yet.
+    """
     import mlflow
     from mlflow.tracking import MlflowClient
 
@@ -167,10 +182,11 @@ def _traces(settings: Settings, root: Path) -> Iterator[Any]:
             return
 
 
-def _trajectory(trace: Any) -> Trajectory | None:
-    """The trajectory in a trace's root, pictures put back; none if it holds numbers alone.
+def root_of(trace: Any) -> tuple[Trajectory, dict[str, Any]] | None:
+    """The trajectory in a trace's root, pictures put back, and all that was written to it; none if
+    it holds numbers alone.
 
-    Its request is called as the response, so that no two have one name.
+    The request is called as the response, so that no two have one name.
     """
     from mlflow.tracing.client import TracingClient
 
@@ -181,7 +197,7 @@ def _trajectory(trace: Any) -> Trajectory | None:
     files = TracingClient()._get_artifact_repo_for_trace(trace.info)
     content = _with_pictures(root.outputs["trajectory"], files.download_trace_attachment, {})
     content["request"]["id"] = f"{reviewed.REQUESTS}/{trace.info.tags[RESPONSE_TAG]}"
-    return Trajectory.model_validate(content)
+    return Trajectory.model_validate(content), root.outputs
 
 
 def _with_pictures(value: Any, fetch: Any, known: dict[str, bytes]) -> Any:

@@ -6,11 +6,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from interloom.errors import InterloomError
 from interloom.serve.engine import Engine
 from interloom.serve.metrics import Metrics
-from interloom.serve.pipeline import Pipeline
+from interloom.serve.system import System
 from interloom.settings import ServingSettings
 
 log = logging.getLogger(__name__)
@@ -27,40 +28,39 @@ class Host:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        system: System[Any],
         serving: ServingSettings,
         metrics: Metrics,
         *,
         resolve: Callable[[], str] | None = None,
-        load: Callable[[], Pipeline] | None = None,
+        load: Callable[[], System[Any]] | None = None,
     ) -> None:
         self._serving, self._metrics = serving, metrics
         self._resolve, self._load = resolve, load
         self._closing: list[threading.Thread] = []
         self._stop = threading.Event()
-        self.engine = self._engine(pipeline)
+        self.engine = self._engine(system)
         self._follower: threading.Thread | None = None
         if resolve is not None and load is not None:
             self._follower = threading.Thread(target=self._follow, name="follower", daemon=True)
             self._follower.start()
 
-    def _engine(self, pipeline: Pipeline) -> Engine:
-        self._metrics.serves(pipeline.name, pipeline.version)
+    def _engine(self, system: System[Any]) -> Engine[Any]:
+        self._metrics.serves(system.name, system.version)
         return Engine(
-            pipeline,
+            system,
             self._metrics,
             slots=self._serving.slots,
             queue=self._serving.queue,
-            max_steps=self._serving.max_steps,
             gather=self._serving.gather_milliseconds / 1000,
         )
 
-    def swap(self, pipeline: Pipeline) -> None:
-        """New requests go to ``pipeline``; the old one ends what it has, and is let go."""
+    def swap(self, system: System[Any]) -> None:
+        """New requests go to ``system``; the old one ends what it has, and is let go."""
         old = self.engine
-        self.engine = self._engine(pipeline)
+        self.engine = self._engine(system)
         self._metrics.swaps.inc()
-        log.info("now serving %s version %s", pipeline.name, pipeline.version)
+        log.info("now serving %s version %s", system.name, system.version)
         closing = threading.Thread(target=old.close, name="closing", daemon=True)
         closing.start()
         self._closing = [thread for thread in self._closing if thread.is_alive()] + [closing]
@@ -71,13 +71,13 @@ class Host:
         pause, again_at = self._serving.follow_seconds, 0.0
         while not self._stop.wait(self._serving.follow_seconds):
             try:
-                if self._resolve() == self.engine.pipeline.version:
+                if self._resolve() == self.engine.system.version:
                     pause = self._serving.follow_seconds
                     continue
                 if time.monotonic() < again_at:
                     continue
-                pipeline = self._load()
-                pipeline.warm_up()
+                system = self._load()
+                system.warm_up()
             except Exception as error:
                 # The old model goes on, whatever is wrong with the registry or the new one.
                 said = str(error) if isinstance(error, InterloomError) else type(error).__name__
@@ -89,7 +89,7 @@ class Host:
                 continue
             if self._stop.is_set():
                 return
-            self.swap(pipeline)
+            self.swap(system)
 
     def close(self, patience: float | None = None) -> bool:
         """End what is in flight, old engines' requests too; whether all of it ended in time."""

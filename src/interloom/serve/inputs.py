@@ -13,26 +13,26 @@ from interloom.construct.store import content
 from interloom.errors import InterloomError
 from interloom.records import Request
 from interloom.serve.errors import ApiError
-from interloom.serve.events import Order
-from interloom.serve.pipeline import Pipeline
+from interloom.serve.events import Order, Wishes
 from interloom.serve.schema import CreateResponse, GivenPicture, InputImage, Message
+from interloom.serve.system import Option, System
 from interloom.settings import ServingSettings
 
 MIN_SIDE, MAX_ASPECT = 16, 8
 """Narrower pictures are no use to any generator, and make some of them fail."""
 
 
-def order_of(asked: CreateResponse, pipeline: Pipeline, limits: ServingSettings) -> Order:
+def order_of(asked: CreateResponse, system: System[Any], limits: ServingSettings) -> Order:
     """The engine's order for a request.
 
     Raises:
         ApiError: 400 for what breaks a limit or cannot be read, 404 for an unknown model.
     """
-    known = (pipeline.name, pipeline.source)
+    known = (system.name, system.source)
     if asked.model is not None and asked.model not in known:
         raise ApiError(
             404,
-            f"The model {asked.model!r} is not served here; {pipeline.name} is.",
+            f"The model {asked.model!r} is not served here; {system.name} is.",
             code="model_not_found",
             param="model",
         )
@@ -40,48 +40,61 @@ def order_of(asked: CreateResponse, pipeline: Pipeline, limits: ServingSettings)
         raise ApiError(400, "background: answers are not made in it here.", param="background")
     text, pictures, captions = _said(asked)
     request = request_of(text, _decoded(pictures, limits), captions, asked.kind, limits)
-    return order_for(
-        request,
-        pipeline,
-        limits,
+    wishes = Wishes(
         generator=asked.generator,
         t_max=asked.t_max,
         image_budget=min(
             (n for n in (asked.image_budget, asked.max_tool_calls) if n is not None), default=None
         ),
+        reluctance=asked.reluctance,
         seed=asked.seed,
     )
+    return order_for(request, system, limits, wishes)
 
 
 def order_for(
-    request: Request,
-    pipeline: Pipeline,
-    limits: ServingSettings,
-    *,
-    generator: str | None = None,
-    t_max: int | None = None,
-    image_budget: int | None = None,
-    seed: int | None = None,
+    request: Request, system: System[Any], limits: ServingSettings, wishes: Wishes
 ) -> Order:
     """Fill in what a request leaves open.
 
     Raises:
-        ApiError: 400 for an unknown generator or a budget above the server's.
+        ApiError: 400 for what the system cannot do, an unknown generator, or a budget above the
+            server's.
     """
-    names = list(pipeline.generators)
-    if generator is not None and generator not in names:
-        raise ApiError(400, f"generator: {', '.join(names)} can be chosen.", param="generator")
-    if image_budget is not None and image_budget > limits.image_budget:
+    _check_options(system, wishes)
+    try:
+        system.check(request)
+    except InterloomError as error:
+        raise ApiError(400, f"{error}.", param="input") from None
+    budget = wishes.image_budget
+    if budget is not None and budget > limits.image_budget:
         raise ApiError(
             400, f"image_budget: at most {limits.image_budget} here.", param="image_budget"
         )
+    usual = system.defaults
+    tries = None if usual.t_max is None else min(limits.max_attempts, usual.t_max)
+    price = usual.reluctance if wishes.reluctance is None else wishes.reluctance
     return Order(
         request=request,
-        generator=generator or names[0],
-        max_attempts=t_max or min(limits.max_attempts, pipeline.max_attempts),
-        seed=secrets.randbelow(2**31) if seed is None else seed,
-        image_budget=image_budget or limits.image_budget,
+        seed=secrets.randbelow(2**31) if wishes.seed is None else wishes.seed,
+        image_budget=budget or min(limits.image_budget, usual.image_budget or limits.image_budget),
+        max_steps=limits.max_steps,
+        generator=wishes.generator or usual.generator or "",
+        max_attempts=wishes.t_max or tries or 0,
+        reluctance=price or 0.0,
     )
+
+
+def _check_options(system: System[Any], wishes: Wishes) -> None:
+    names = list(system.generators)
+    given: dict[Option, Any] = {
+        "generator": wishes.generator, "t_max": wishes.t_max, "reluctance": wishes.reluctance,
+    }  # fmt: skip
+    for name, value in given.items():
+        if value is not None and name not in system.options:
+            raise ApiError(400, f"{name}: {system.name} has no such choice.", param=name)
+    if wishes.generator is not None and wishes.generator not in names:
+        raise ApiError(400, f"generator: {', '.join(names)} can be chosen.", param="generator")
 
 
 def request_of(

@@ -1,32 +1,73 @@
-"""What is served: planner, generators and critic, from the registry, a folder or this project."""
+"""The agents as they are served: a planner, generators to choose from, a critic.
+
+The rounds are those of :mod:`interloom.loop`. Drawing and judging take turns on purpose: two halves
+of the requests, one drawn while the other is judged, would need twice as many calls, and a call's
+time hardly depends on its size.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
-from interloom import cast, images
+from interloom import loop
 from interloom.agents import ModelCritic, ModelPlanner
-from interloom.backends.ledger import LEDGER, Usage
-from interloom.catalogue import load_pipeline
+from interloom.backends.ledger import Usage
 from interloom.errors import InterloomError
-from interloom.records import Request
+from interloom.records import Attempt, Request, Trajectory
+from interloom.registered import signatures
+from interloom.registered.answers import answer_row
 from interloom.roles import Critic, CritiqueCase, GenerationJob, Generator, Planner
-from interloom.tracking import tracking_uri
+from interloom.serve.events import Began, Drawn, Judged, Order, Planned, Role, StepDone, Wishes
+from interloom.serve.system import Ending, Option, Sharing, Ticket
 
 if TYPE_CHECKING:
-    from interloom.settings import GeneratorName, Settings
+    from mlflow.models import ModelSignature
 
-SYSTEM = "system:"
 WARM_UP = "a red circle at the top left"
+GENERATOR_RETRIES = 1
+MAX_ATTEMPTS = 20
+"""The highest T_max that can be asked for."""
+
+
+@dataclass
+class Journey(loop.Flight):
+    """A request on its way through the loop.
+
+    Args:
+        max_steps: a longer plan is refused.
+        told: steps of which ``StepDone`` was told.
+    """
+
+    max_steps: int = 0
+    told: int = 0
+
+    def place(self) -> tuple[int, int]:
+        return len(self.done), len(self.attempts)
+
+    @property
+    def too_long(self) -> bool:
+        return self.plan is not None and len(self.plan.steps) > self.max_steps
+
+    def ending(self) -> Ending | None:
+        if self.failure is not None:
+            role = self.failure.role
+            return Ending("failed", f"{role}_failed", f"{role}: {self.failure.reason}")
+        assert self.plan is not None
+        if self.too_long:
+            said = f"the plan has {len(self.plan.steps)} steps, at most {self.max_steps}"
+            return Ending("failed", "plan_too_long", f"{said} are carried out")
+        if self.step is not None:
+            return None
+        if self.unfinished:
+            return Ending("incomplete", "image_budget", "the image budget is used up")
+        return Ending("completed")
 
 
 @dataclass(frozen=True, eq=False)
 class Pipeline:
-    """A loaded model. ``version`` tells it from its successors, ``source`` is where it is from."""
+    """A planner, generators and a critic, loaded: a ``System``."""
 
     name: str
     version: str
@@ -34,18 +75,90 @@ class Pipeline:
     planner: Planner
     critic: Critic | None
     generators: Mapping[str, Generator]
-    """The first one is used where a request names none."""
     max_attempts: int
-    signed: Any = None
-    """MLflow's own view of the model (a ``PyFuncModel``); ``None`` if it is not from MLflow."""
+    options: frozenset[Option] = frozenset({"generator", "t_max"})
 
-    def usage(self, role: Literal["planner", "generator", "critic"]) -> Sequence[Usage]:
-        """Tokens of each item of the role's last call; empty where nobody counts them."""
+    @property
+    def defaults(self) -> Wishes:
+        return Wishes(generator=next(iter(self.generators)), t_max=self.max_attempts)
+
+    @property
+    def signature(self) -> ModelSignature:
+        return signatures.pipeline()
+
+    def check(self, request: Request) -> None:
+        """There is nothing that a planner might not plan."""
+
+    def wishes(self, params: Mapping[str, Any]) -> Wishes:
+        attempts = params["max_attempts"]
+        if not 1 <= attempts <= MAX_ATTEMPTS:
+            raise InterloomError(f"max_attempts must be 1 to {MAX_ATTEMPTS}")
+        return Wishes(t_max=attempts)
+
+    def row(self, trajectory: Trajectory) -> dict[str, Any]:
+        return answer_row(trajectory)
+
+    def flight(self, order: Order) -> Journey:
+        return Journey(
+            order.request,
+            order.max_attempts,
+            order.seed,
+            order.image_budget,
+            max_steps=order.max_steps,
+        )
+
+    def begin(self, tickets: list[Ticket[Journey]], at: Sharing[Journey]) -> None:
+        """One planner call."""
+
+        def plan(group: list[Ticket[Journey]]) -> list[None]:
+            loop.begin([ticket.flight for ticket in group], self.planner, 0)
+            return [None] * len(group)
+
+        for ticket, _ in at.share("planner", tickets, plan):
+            flight = ticket.flight
+            if flight.plan is None:
+                at.metrics.failures.labels("planner").inc()
+            elif not flight.too_long:
+                ticket.tell(Planned(flight.plan))
+                _tell_steps(ticket)
+
+    def round(self, tickets: list[Ticket[Journey]], at: Sharing[Journey]) -> None:
+        """A generator call for each generator that is wanted, then one critic call."""
+        drawn: dict[Ticket[Journey], Attempt] = {}
+        for name, generator in self.generators.items():
+            group = [ticket for ticket in tickets if ticket.order.generator == name]
+            drawn |= at.share(
+                "generator",
+                group,
+                lambda some, made_by=generator: loop.draw(
+                    [ticket.flight for ticket in some], made_by, GENERATOR_RETRIES
+                ),
+            )
+        places = {ticket: ticket.flight.place() for ticket in drawn}
+        for ticket, attempt in drawn.items():
+            at.metrics.images.inc(attempt.image is not None)
+            ticket.tell(Drawn(*places[ticket], attempt))
+
+        def judge(some: list[Ticket[Journey]]) -> list[Attempt]:
+            flights = [ticket.flight for ticket in some]
+            return loop.judge(flights, [drawn[ticket] for ticket in some], self.critic, 0)
+
+        staying = [ticket for ticket in drawn if not ticket.cancelled]
+        if self.critic is None:
+            judged = list(zip(staying, judge(staying), strict=True))
+        else:
+            judged = at.share("critic", staying, judge)
+        for ticket, attempt in judged:
+            if attempt.failure is not None:
+                at.metrics.failures.labels(attempt.failure.role).inc()
+            ticket.tell(Judged(*places[ticket], attempt))
+            _tell_steps(ticket)
+
+    def usage(self, role: Role) -> Sequence[Usage]:
         agent = {"planner": self.planner, "critic": self.critic}.get(role)
         return agent.usage if isinstance(agent, ModelPlanner | ModelCritic) else ()
 
     def warm_up(self) -> None:
-        """Call every part once, so that the first request need not wait for what is done once."""
         request = Request(id="warm-up", text=WARM_UP)
         self.planner.plan([request])
         for generator in self.generators.values():
@@ -55,120 +168,11 @@ class Pipeline:
                 self.critic.critique([case])
 
 
-def load(
-    source: str, settings: Settings, root: Path, generators: Sequence[GeneratorName] = ()
-) -> Pipeline:
-    """Load what ``source`` names.
-
-    Args:
-        source: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, a folder of an MLflow model, or
-            ``system:NAME`` for one of the evaluated systems, from this project's files.
-        generators: of a system, by their names in the params; a registered model brings its own.
-
-    Raises:
-        InterloomError: no such model, or no pipeline.
-    """
-    if source.startswith(SYSTEM):
-        return _system(source, settings, root, generators)
-    if generators:
-        raise InterloomError(f"{source} brings its generator; --generator is for {SYSTEM}NAME")
-    version = resolve(source, settings, root)
-    if source.startswith("models:/"):
-        name = _registered_name(source)
-        return _from_mlflow(f"models:/{name}/{version}", name, version, source)
-    return _from_mlflow(source, Path(source).resolve().name, version, source)
-
-
-def resolve(source: str, settings: Settings, root: Path) -> str:
-    """The version that ``source`` stands for now; asks the registry alone, loads nothing.
-
-    Raises:
-        InterloomError: no such model, alias or folder.
-    """
-    if source.startswith(SYSTEM):
-        return "project"
-    if not source.startswith("models:/"):
-        if not (Path(source) / "MLmodel").is_file():
-            raise InterloomError(
-                f"{source} is no folder of an MLflow model (it has no MLmodel file); "
-                f"models are models:/NAME@ALIAS, such a folder, or {SYSTEM}NAME"
-            )
-        return images.digest((Path(source) / "MLmodel").read_bytes())[:12]
-    from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
-
-    uri = tracking_uri(settings.tracking, root)
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    name = _registered_name(source)
-    alias, number = source.partition("@")[2], source.removeprefix(f"models:/{name}").strip("/")
-    try:
-        if alias:
-            return str(client.get_model_version_by_alias(name, alias).version)
-        return str(client.get_model_version(name, number).version)
-    except MlflowException as error:
-        said = str(error.message).splitlines()[0]
-        raise InterloomError(f"{source}: not in the model registry at {uri} ({said})") from error
-
-
-def follows(source: str) -> bool:
-    """Whether ``source`` may mean another version later."""
-    return source.startswith("models:/") and "@" in source
-
-
-def _registered_name(source: str) -> str:
-    found = re.fullmatch(r"models:/([^/@]+)(?:@[^/@]+|/\d+)", source)
-    if not found:
-        raise InterloomError(f"{source}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
-    return found[1]
-
-
-def _from_mlflow(uri: str, name: str, version: str, source: str) -> Pipeline:
-    loaded, model, attempts = load_pipeline(uri, source)
-    return Pipeline(
-        name=name,
-        version=version,
-        source=source,
-        planner=model.planner,
-        critic=model.critic,
-        generators={model.generator.name: model.generator},
-        max_attempts=attempts,
-        signed=loaded,
-    )
-
-
-def _system(
-    source: str, settings: Settings, root: Path, generators: Sequence[GeneratorName]
-) -> Pipeline:
-    import torch
-
-    from interloom.backends.remote import Remotes
-    from interloom.benchmarks.systems import MODELS, loader
-    from interloom.settings import SystemName
-    from interloom.stages import find_stage
-
-    name = source.removeprefix(SYSTEM)
-    systems: dict[str, SystemName] = {one: one for one in get_args(SystemName)}
-    if name not in systems:
-        raise InterloomError(f"{source}: systems are {', '.join(systems)}")
-    deps = find_stage("generate").deps
-    remotes = Remotes(settings.remote, root / LEDGER, purpose="serving")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    folders = {key: root / deps[key] for key in MODELS}
-    # A base model may be a name on a hub instead of a folder.
-    folders["vlm"] = Path(settings.models.vlm)
-    make = loader(
-        settings.models, settings.teacher, settings.evaluate, folders, device, remotes, None
-    )
-    system = make(systems[name])
-    chosen = generators or (settings.evaluate.generator,)
-    return Pipeline(
-        name=name,
-        version="project",
-        source=source,
-        planner=system.planner,
-        critic=system.critic,
-        generators={
-            key: cast.generator(settings.models.generator_named(key), remotes) for key in chosen
-        },
-        max_attempts=system.max_attempts,
-    )
+def _tell_steps(ticket: Ticket[Journey]) -> None:
+    """Tell of steps that are done now, and of the one that begins."""
+    flight = ticket.flight
+    for place in range(flight.told, len(flight.done)):
+        ticket.tell(StepDone(place, flight.done[place]))
+    flight.told = len(flight.done)
+    if flight.step is not None and not flight.attempts:
+        ticket.tell(Began(flight.told, flight.step))

@@ -117,6 +117,16 @@ class CreateResponse(BaseModel):
         int | None, Field(ge=0, lt=2**31, description="The same seed draws the same pictures.")
     ] = None
     generator: Annotated[str | None, Field(description="Which of the served generators.")] = None
+    reluctance: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=1000,
+            description="A soft budget: nats by which a unified model is held back from every "
+            "further picture. Those that have no such choice refuse it, as the others refuse "
+            "`t_max` and `generator`; `/v1/models` lists the `options`.",
+        ),
+    ] = None
     kind: Annotated[
         RequestKind | None,
         Field(description="`text_response` wants one text per picture and no new picture."),

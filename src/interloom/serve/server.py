@@ -16,12 +16,14 @@ from fastapi import FastAPI
 
 from interloom.errors import InterloomError
 from interloom.roles import GenerationJob
-from interloom.serve import pipeline
+from interloom.serve import loading
 from interloom.serve.api import make_app
 from interloom.serve.guard import LOOPBACK, Keys
 from interloom.serve.host import Host
 from interloom.serve.metrics import Metrics
+from interloom.serve.pipeline import WARM_UP
 from interloom.serve.service import Service
+from interloom.serve.system import System
 from interloom.serve.traces import Traces, experiment_name
 from interloom.settings import GeneratorName, GeneratorSettings, ServingSettings, Settings
 from interloom.tracking import tracking_uri
@@ -39,7 +41,7 @@ def serve(
     generators: Sequence[GeneratorName] = (),
     log_texts: bool = False,
 ) -> None:
-    """Serve ``source`` (see ``pipeline.load``) until SIGTERM or Ctrl-C.
+    """Serve ``source`` (see ``loading.load``) until SIGTERM or Ctrl-C.
 
     The server listens at once; `/ready` says when the model is loaded.
 
@@ -61,16 +63,16 @@ def serve(
     service = Service(serving, metrics, keys=keys, traces=traces, log_texts=log_texts)
     hosts = () if keys is not None else LOOPBACK
 
-    def load() -> pipeline.Pipeline:
-        return pipeline.load(source, settings, root, generators)
+    def load() -> System[Any]:
+        return loading.load(source, settings, root, generators)
 
     def resolve() -> str:
-        return pipeline.resolve(source, settings, root)
+        return loading.resolve(source, settings, root)
 
     def opening() -> str:
         first = load()
         first.warm_up()
-        follow = resolve if pipeline.follows(source) else None
+        follow = resolve if loading.follows(source) else None
         service.host = Host(first, serving, metrics, resolve=follow, load=load)
         return f"{first.name} version {first.version}"
 
@@ -111,7 +113,7 @@ def serve_generator(
     def opening() -> str:
         generator = cast.generator(chosen)
         assert isinstance(generator, DiffusersGenerator)
-        generator.generate([GenerationJob(prompt=pipeline.WARM_UP, seed=0)])
+        generator.generate([GenerationJob(prompt=WARM_UP, seed=0)])
         service.open(generator)
         return generator.name
 
@@ -213,7 +215,7 @@ def use_threads(threads: int) -> None:
 
 
 def _use_tracking(uri: str, source: str, traces: bool) -> None:
-    if traces or not source.startswith(pipeline.SYSTEM):
+    if traces or not source.startswith(loading.SYSTEM):
         import mlflow
 
         mlflow.set_tracking_uri(uri)

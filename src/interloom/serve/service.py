@@ -15,15 +15,15 @@ from fastapi.concurrency import run_in_threadpool
 from interloom.records import Trajectory
 from interloom.serve import inputs
 from interloom.serve.answers import Composer, ResponseBody
-from interloom.serve.engine import Busy, Closed, Engine, Ticket
+from interloom.serve.engine import Busy, Closed, Engine
 from interloom.serve.errors import ApiError, overloaded
 from interloom.serve.events import Ended, Event, Order
 from interloom.serve.guard import Keys
 from interloom.serve.host import Host
 from interloom.serve.metrics import Metrics
-from interloom.serve.pipeline import Pipeline
 from interloom.serve.results import Result, Results
 from interloom.serve.schema import CreateResponse
+from interloom.serve.system import System, Ticket
 from interloom.serve.traces import Told, Traces
 from interloom.serve.web import disconnected
 from interloom.settings import ServingSettings
@@ -51,7 +51,7 @@ class Service:
         self.host: Host | None = None
         self.draining = False
 
-    def engine(self) -> Engine:
+    def engine(self) -> Engine[Any]:
         """The engine that takes requests now. Raises ``ApiError`` 503 if there is none."""
         if self.host is None or self.draining:
             said = "shutting down" if self.draining else "still loading its model"
@@ -65,13 +65,13 @@ class Service:
         except Busy as error:
             raise overloaded(error.retry_after) from None
 
-    def pipeline(self) -> Pipeline:
-        """The pipeline that answers now."""
-        return self.engine().pipeline
+    def system(self) -> System[Any]:
+        """The system that answers now."""
+        return self.engine().system
 
     def submit(
-        self, make: Callable[[Pipeline], Order], tell: Callable[[Event], None]
-    ) -> tuple[Ticket, Pipeline]:
+        self, make: Callable[[System[Any]], Order], tell: Callable[[Event], None]
+    ) -> tuple[Ticket[Any], System[Any]]:
         """Give an order to the present engine.
 
         Raises:
@@ -80,7 +80,7 @@ class Service:
         while True:
             engine = self.engine()
             try:
-                return engine.submit(make(engine.pipeline), tell), engine.pipeline
+                return engine.submit(make(engine.system), tell), engine.system
             except Busy as error:
                 raise overloaded(error.retry_after) from None
             except Closed:
@@ -88,12 +88,13 @@ class Service:
 
     async def start(self, asked: CreateResponse, owner: str) -> Run:
         """Check a request and give it to the engine."""
-        order = await run_in_threadpool(inputs.order_of, asked, self.pipeline(), self.serving)
+        now = self.system()
+        order = await run_in_threadpool(inputs.order_of, asked, now, self.serving)
 
-        def make(pipeline: Pipeline) -> Order:
-            if order.generator in pipeline.generators:
+        def make(system: System[Any]) -> Order:
+            if system is now:
                 return order
-            return inputs.order_of(asked, pipeline, self.serving)
+            return inputs.order_of(asked, system, self.serving)
 
         return Run(self, asked, owner, make)
 
@@ -106,12 +107,12 @@ class Run:
         service: Service,
         asked: CreateResponse,
         owner: str,
-        make: Callable[[Pipeline], Order],
+        make: Callable[[System[Any]], Order],
     ) -> None:
         self._service, self._owner = service, owner
         self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self.ticket, pipeline = service.submit(make, teller(self._events))
-        self.composer = Composer(asked, self.ticket.order, pipeline)
+        self.ticket, system = service.submit(make, teller(self._events))
+        self.composer = Composer(asked, self.ticket.order, system)
         self.end: Ended | None = None
 
     async def events(self) -> AsyncIterator[dict[str, Any] | None]:
@@ -159,7 +160,7 @@ class Run:
             pass
         end = self.end
         assert end is not None
-        if end.code == "plan_too_long":
+        if end.code in ("plan_too_long", "input_too_long"):
             raise ApiError(400, f"{end.message}.", code=end.code, param="input")
         if end.outcome == "cancelled":
             raise ApiError(503, f"{end.message}.", headers={"Retry-After": "5"})
@@ -183,8 +184,9 @@ class Run:
         if service.traces is not None:
             calls = tuple(ticket.calls)
             told = Told(
-                self._owner, body, trajectory, calls, ticket.arrived, time.time_ns(), outcome
-            )
+                self._owner, body, trajectory, calls, ticket.arrived, time.time_ns(), outcome,
+                self.composer.story,
+            )  # fmt: skip
             service.traces.write(told)
 
 

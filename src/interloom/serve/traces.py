@@ -34,7 +34,10 @@ BACKLOG = 1000
 KNOWN = 10_000
 RESPONSE_TAG = "interloom.response_id"
 FEEDBACK_TAG = "interloom.feedback"
-SPAN_TYPES = {"planner": "LLM", "generator": "TOOL", "critic": "LLM"}
+MODE_TAG = "interloom.mode"
+SPAN_TYPES = {
+    "planner": "LLM", "generator": "TOOL", "critic": "LLM", "encoder": "TOOL", "reasoner": "LLM",
+}  # fmt: skip
 
 
 def experiment_name(settings: Settings) -> str:
@@ -54,6 +57,8 @@ class Told:
     """Nanoseconds since the epoch, as ``ended``."""
     ended: int
     outcome: str
+    story: str | None = None
+    """What a unified model wrote, with a mark for each picture."""
 
 
 class Traces:
@@ -129,26 +134,28 @@ class Traces:
                 RESPONSE_TAG: told.body.id,
                 "interloom.outcome": told.outcome,
                 "interloom.model": f"{told.body.model}/{report.version}",
+                **({MODE_TAG: report.mode} if report.mode else {}),
                 **{f"metadata.{key}": value for key, value in told.body.metadata.items()},
             },
         )
         pictures = _Pictures(content)
-        root.set_attributes(
-            {
-                "images": report.images,
-                "seed": report.seed,
-                "t_max": report.t_max,
-                "image_budget": report.image_budget,
-                "owner": told.owner,
-            }
-        )
+        asked = {
+            "images": report.images,
+            "seed": report.seed,
+            "t_max": report.t_max,
+            "image_budget": report.image_budget,
+            "reluctance": report.reluctance,
+            "owner": told.owner,
+        }
+        root.set_attributes({name: value for name, value in asked.items() if value is not None})
         if content:
             request = told.trajectory.request
             root.set_inputs({"text": request.text, "images": pictures.of(request.images)})
         for call in told.calls:
             self._write_call(root, told.trajectory, call, pictures, content)
         if content:
-            root.set_outputs({"trajectory": pictures.of(told.trajectory.model_dump())})
+            outputs = {"trajectory": pictures.of(told.trajectory.model_dump())}
+            root.set_outputs(outputs | ({"story": told.story} if told.story else {}))
         failed = told.outcome in ("failed", "error")
         root.end(status="ERROR" if failed else "OK", end_time_ns=told.ended)
         self._ids[told.body.id] = root.trace_id
@@ -168,8 +175,10 @@ class Traces:
             start_time_ns=call.began,
             attributes={"batch": str(call.batch)},
         )
-        if call.role != "planner":
+        if call.role in ("generator", "critic"):
             span.set_attributes({"step": call.place, "attempt": call.number})
+        elif call.role == "reasoner":
+            span.set_attribute("picture", call.number)
         if call.usage.input_tokens or call.usage.output_tokens:
             span.set_attribute(
                 "mlflow.chat.tokenUsage",
@@ -239,6 +248,10 @@ def _about(trajectory: Trajectory, call: Call) -> tuple[dict[str, Any], dict[str
         failure = trajectory.failure.reason if plan is None and trajectory.failure else None
         steps = [step.model_dump() for step in plan.steps] if plan else None
         return {"text": trajectory.request.text}, {"steps": steps, "failure": failure}
+    if call.role == "encoder":
+        return {"text": trajectory.request.text, "images": trajectory.request.images}, {}
+    if call.role == "reasoner":
+        return _written(trajectory, call.number)
     if call.place >= len(trajectory.steps):
         return {}, {}  # called off in the middle of the step
     trace: StepTrace = trajectory.steps[call.place]
@@ -255,3 +268,13 @@ def _about(trajectory: Trajectory, call: Call) -> tuple[dict[str, Any], dict[str
     }
     critique = attempt.critique.model_dump() if attempt.critique else None
     return asked, {"critique": critique, "failure": reason}
+
+
+def _written(trajectory: Trajectory, picture: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a unified model drew a picture for, and what it said of it."""
+    drawn = [(trace.source, one) for trace in trajectory.steps for one in trace.attempts]
+    if picture >= len(drawn):
+        return {}, {}  # called off, or no picture came of it
+    source, attempt = drawn[picture]
+    said = attempt.critique.model_dump() if attempt.critique else None
+    return {"prompt": attempt.prompt, "source": source}, {"image": attempt.image, "said": said}

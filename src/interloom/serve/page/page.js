@@ -7,6 +7,12 @@ let pictures = [];  // of the request: { name, url }
 let shown = null;   // id of the sequence on the page
 let steps = [];     // its steps: { step, view }
 let running = null; // AbortController of the request in progress
+let judge = "the critic";
+const MODES = {
+  direct: "drawn at once",
+  reflection: "looked at, and mended",
+  multi_step: "worked out in sub-steps",
+};
 
 // --- the sequence -------------------------------------------------------------------------------
 
@@ -23,28 +29,40 @@ function clear(text) {
   steps = [];
   $("steps").replaceChildren();
   $("asked").textContent = text;
-  $("reasoning").hidden = $("downloads").hidden = true;
+  $("reasoning").hidden = $("downloads").hidden = $("mode").hidden = true;
   $("sequence").hidden = $("skip").hidden = false;
 }
 
 function showPlan(reasoning, plan) {
   $("reasoning").hidden = !reasoning;
   $("reasoning").querySelector("p").textContent = reasoning ?? "";
-  steps = plan.map((step) => {
-    const view = $("step-template").content.cloneNode(true).firstElementChild;
-    view.querySelector("h3").textContent =
-      `Step ${step.step_number}` + (step.step_name ? `: ${step.step_name}` : "");
-    view.querySelector(".text").textContent = step.auxiliary_text || step.instruction || "";
-    view.querySelector(".state").textContent = step.prompt ? "waits for its turn" : "";
-    const figure = view.querySelector("figure"); // holds the picture's place until it comes
-    figure.hidden = !step.prompt;
-    figure.ariaHidden = "true";
-    view.classList.toggle("pictured", Boolean(step.prompt));
-    view.querySelector(".feedback").setAttribute("aria-label", `Feedback on step ${step.step_number}`);
-    $("steps").append(view);
-    wireFeedback(view, step);
-    return { step, view };
-  });
+  plan.forEach(addStep);
+}
+
+function addStep(step) {
+  const view = $("step-template").content.cloneNode(true).firstElementChild;
+  view.querySelector("h3").textContent =
+    `Step ${step.step_number}` + (step.step_name ? `: ${step.step_name}` : "");
+  view.querySelector(".text").textContent = step.auxiliary_text || step.instruction || "";
+  view.querySelector(".state").textContent = step.prompt ? "waits for its turn" : "";
+  const figure = view.querySelector("figure"); // holds the picture's place until it comes
+  figure.hidden = !step.prompt;
+  figure.ariaHidden = "true";
+  view.classList.toggle("pictured", Boolean(step.prompt));
+  view.querySelector(".feedback").setAttribute("aria-label", `Feedback on step ${step.step_number}`);
+  $("steps").append(view);
+  wireFeedback(view, step);
+  steps.push({ step, view });
+}
+
+// A unified model chooses by itself how it goes about a request.
+function showMode(mode) {
+  $("mode").hidden = !mode;
+  if (mode) $("mode").textContent = `Mode: ${mode.replace("_", "-")}, ${MODES[mode]}.`;
+}
+
+function toSequence() {
+  $("sequence").scrollIntoView({ block: "start", behavior: calm.matches ? "auto" : "smooth" });
 }
 
 const stepOf = (number) => steps.find(({ step }) => step.step_number === number);
@@ -60,7 +78,7 @@ function showPicture({ step, view }, picture) {
 function verdict(attempt) {
   if (attempt.failure) return ["bad", `failed: ${attempt.failure}`];
   if (attempt.success === null) return ["", "not judged"];
-  return attempt.success ? ["good", "✓ accepted by the critic"] : ["bad", "✗ sent back by the critic"];
+  return attempt.success ? ["good", `✓ accepted by ${judge}`] : ["bad", `✗ sent back by ${judge}`];
 }
 
 function addTry(at, number, attempt) {
@@ -75,7 +93,9 @@ function addTry(at, number, attempt) {
   const why = document.createElement("details");
   why.append(document.createElement("summary"));
   why.firstChild.textContent = "Prompt and reasoning";
-  for (const text of [`Prompt: ${attempt.prompt}`, attempt.reasoning]) {
+  const next = attempt.success === false && attempt.refine_prompt !== attempt.prompt
+    && `To be tried next: ${attempt.refine_prompt}`;
+  for (const text of [`Prompt: ${attempt.prompt}`, attempt.reasoning, next]) {
     if (!text) continue;
     const part = document.createElement("p");
     part.textContent = text;
@@ -94,6 +114,7 @@ function addTry(at, number, attempt) {
 
 function finish(response) {
   shown = response.id;
+  showMode(response.interloom.mode);
   for (const { step, view } of steps) {
     const report = response.interloom.steps.find((one) => one.step_number === step.step_number);
     view.querySelector(".state").classList.remove("working");
@@ -105,7 +126,8 @@ function finish(response) {
   const cost = `${images} ${images === 1 ? "picture" : "pictures"}, ${seconds.toFixed(1)} s, model version ${version}`;
   const ends = {
     completed: `Done: ${cost}.`,
-    incomplete: `The picture budget is used up: ${cost}.`,
+    incomplete: response.incomplete_details?.reason === "image_budget"
+      ? `The picture budget is used up: ${cost}.` : `Cut off, as it became too long: ${cost}.`,
     failed: "",
   };
   say(ends[response.status]);
@@ -144,8 +166,8 @@ function body() {
   const content = [{ type: "input_text", text }];
   for (const picture of pictures) content.push({ type: "input_image", image_url: picture.url });
   const wanted = { input: [{ role: "user", content }], stream: true, include_attempts: true };
-  for (const name of ["t_max", "image_budget", "seed"]) {
-    if ($(name).value) wanted[name] = Number($(name).value);
+  for (const name of ["t_max", "image_budget", "reluctance", "seed"]) {
+    if ($(name).value && !$(name).closest("[hidden]")) wanted[name] = Number($(name).value);
   }
   if ($("generator").value) wanted.generator = $("generator").value;
   return wanted;
@@ -158,7 +180,16 @@ function follow(event, items) {
       showPlan(event.reasoning, event.steps);
       items.waiting = event.steps.filter((step) => step.prompt);
       say(`The plan has ${event.steps.length} ${event.steps.length === 1 ? "step" : "steps"}.`);
-      $("sequence").scrollIntoView({ block: "start", behavior: calm.matches ? "auto" : "smooth" });
+      toSequence();
+      break;
+    case "interloom.step":
+      if (!steps.length) toSequence();
+      addStep(event.step);
+      items.waiting.push(event.step);
+      say(`Step ${event.step.step_number} begins.`);
+      break;
+    case "interloom.story":
+      showMode(event.story && event.mode);
       break;
     case "response.image_generation_call.generating":
       items.at = stepOf(items.waiting.shift().step_number);
@@ -193,7 +224,7 @@ async function start(submitted) {
   $("start").disabled = true;
   $("stop").hidden = false;
   problem("");
-  say("Sent; waiting for the plan.");
+  say("Sent; waiting for the first step.");
   try {
     const answer = await call("/v1/responses", { method: "POST", body: body(), signal: running.signal });
     clear($("text").value);
@@ -321,8 +352,12 @@ async function listRecent() {
 async function describe() {
   try {
     const { data } = await (await call("/v1/models")).json();
-    const [{ id, interloom: { version, generators } }] = data;
+    const [{ id, interloom: { version, generators, options } }] = data;
     $("model").textContent = `${id}, version ${version}`;
+    judge = options.includes("reluctance") ? "the model itself" : "the critic";
+    for (const field of document.querySelectorAll("[data-option]")) {
+      field.hidden = !options.includes(field.dataset.option);
+    }
     $("generator").replaceChildren(...generators.map((name) => new Option(name, name)));
     await listRecent();
   } catch (error) {
