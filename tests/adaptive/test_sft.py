@@ -13,7 +13,7 @@ import torch
 from data_project import Project
 from sample_stories import direct, multi_step, reflection
 
-from interloom.adaptive import sft
+from interloom.adaptive import files, sft
 from interloom.adaptive.masking import IGNORED
 from interloom.adaptive.reasoner import add_story_tags
 from interloom.backends.unified import UnifiedModel
@@ -124,7 +124,7 @@ def test_stories_that_people_accepted_are_learned_too(
     monkeypatch.chdir(project.root)
     files.write_stories([direct(), multi_step(3)], project["told.parquet"], files.FEEDBACK)
     with_feedback("told.parquet").run("sft-adaptive")
-    own, _ = split_held_out([f"p{number}" for number in range(12)], options.held_out)
+    own, _ = split_held_out([f"p{number}" for number in range(13)], options.held_out)
     assert learned == [len(own) + 2], "none of them is held out"
     with pytest.raises(InterloomError, match=r"sft_adaptive\.feedback = no\.parquet: no such file"):
         with_feedback("no.parquet").run("sft-adaptive")
