@@ -34,7 +34,7 @@ class OnCluster:
         section["data"] |= {"claim": "project", **(data or {})}
         section["stages"] = {
             stage: {"executor": "kubernetes", "pods": pods, "gpus": 0, "cpu": "100m",
-                    "memory": memory, "fsdp": False, "needs": list(needs)}
+                    "memory": memory, "disk": "1Gi", "fsdp": False, "needs": list(needs)}
         }  # fmt: skip
         file.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
 

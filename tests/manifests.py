@@ -16,6 +16,8 @@ from kubernetes_validate import utils
 from interloom.cluster.rendered import named, render
 
 ROOT = Path(__file__).parents[1]
+MINORS = ("1.34", "1.35", "1.36", "1.37")
+"""Of Kubernetes, which all that is sent to it is held against."""
 # Each schema is read once: the definitions are megabytes, and read anew for every object.
 utils.schema_contents = cache(utils.schema_contents)
 

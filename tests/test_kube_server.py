@@ -110,6 +110,23 @@ def test_foreground_deletion_waits_for_the_pods(cluster: KubeServer) -> None:
     assert cluster.store.all("pods", SPACE) == []
 
 
+def test_what_does_not_block_outlives_its_owner(cluster: KubeServer) -> None:
+    """Of a Job deleted in the foreground: pods go before it, a ConfigMap after it."""
+    jobs, core = client.BatchV1Api(api_of(cluster)), client.CoreV1Api(api_of(cluster))
+    made = jobs.create_namespaced_job(SPACE, job("owner", "sleep 60"))
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "owner", "uid": made.metadata.uid}
+    core.create_namespaced_config_map(
+        SPACE, {"metadata": {"name": "late", "ownerReferences": [owner]}}
+    )
+    wait_for(lambda: cluster.store.all("pods", SPACE))
+    cluster.collect_seconds = 1.0
+    jobs.delete_namespaced_job("owner", SPACE, propagation_policy="Foreground")
+    wait_for(lambda: cluster.store.find("jobs", SPACE, "owner") is None)
+    assert cluster.store.all("pods", SPACE) == []
+    assert cluster.store.find("configmaps", SPACE, "late") is not None
+    wait_for(lambda: cluster.store.find("configmaps", SPACE, "late") is None)
+
+
 def test_watch_bookmarks_and_410(cluster: KubeServer) -> None:
     core = client.CoreV1Api(api_of(cluster))
     first = core.list_namespaced_config_map(SPACE).metadata.resource_version

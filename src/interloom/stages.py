@@ -38,6 +38,8 @@ class StageSpec:
     """CSV files with a header, or drawings; how `dvc plots` draws them is said by their names."""
     system: System = "agents"
     """Which system's lifecycle it belongs to."""
+    together: bool = False
+    """Whether several processes (torchrun) can run it together."""
     matrix: str = ""
     """Key of a list in the params file (``evaluate.benchmarks``): the stage runs once for each of
     its values, as ``NAME@VALUE``, and ``ITEM`` in its paths stands for the value."""
@@ -152,6 +154,7 @@ STAGES: tuple[StageSpec, ...] = (
         outs=PLANNER_SFT,
         metrics={"metrics": "metrics/sft-planner.json"},
         plots={"curve": "plots/sft-planner.csv"},
+        together=True,
     ),
     StageSpec(
         name="sft-critic",
@@ -162,6 +165,7 @@ STAGES: tuple[StageSpec, ...] = (
         outs=CRITIC_SFT,
         metrics={"metrics": "metrics/sft-critic.json"},
         plots={"curve": "plots/sft-critic.csv"},
+        together=True,
     ),
     StageSpec(
         name="grpo-critic",
@@ -172,6 +176,7 @@ STAGES: tuple[StageSpec, ...] = (
         outs=CRITIC_RL,
         metrics={"metrics": "metrics/grpo-critic.json"},
         plots={"curve": "plots/grpo-critic.csv"},
+        together=True,
     ),
     StageSpec(
         name="generate",
@@ -238,6 +243,7 @@ STAGES: tuple[StageSpec, ...] = (
         outs=ADAPTIVE_SFT,
         metrics={"metrics": "metrics/sft-adaptive.json"},
         plots={"curve": "plots/sft-adaptive.csv"},
+        together=True,
         system="adaptive",
     ),
     StageSpec(
@@ -249,6 +255,7 @@ STAGES: tuple[StageSpec, ...] = (
         outs=ADAPTIVE_RL,
         metrics={"metrics": "metrics/grpo-adaptive.json"},
         plots={"curve": "plots/grpo-adaptive.csv"},
+        together=True,
         system="adaptive",
     ),
     StageSpec(

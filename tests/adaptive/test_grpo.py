@@ -9,44 +9,19 @@ from pathlib import Path
 
 import pytest
 import tiny_umm as builder
-from adaptive_project import adaptive_project
 from data_project import Project
 from sample_stories import PROMPT
 
-from interloom.adaptive import files, grpo
+from interloom.adaptive import grpo
 from interloom.adaptive.reasoner import AdaptiveReasoner, add_story_tags
-from interloom.adaptive.rewards import Judged
-from interloom.adaptive.story import Prompt
 from interloom.backends.stream import Sampling
 from interloom.backends.unified import UnifiedModel
 from interloom.errors import InterloomError
-from interloom.records import Evaluation
-
-BEST = Evaluation(instruction=5, consistency=5, quality=5, knowledge=5)
 
 
 @pytest.fixture
-def project(tmp_path: Path, tiny_umm: Path) -> Project:
-    """Requests, a verdict, and an untrained model that knows the tags."""
-    project = adaptive_project(tmp_path, tiny_umm)
-    unified = builder.new()
-    add_story_tags(unified)
-    unified.save(project["outputs/models/adaptive-sft"])
-    places = ("top left", "center", "bottom right")
-    prompts = [
-        Prompt(id=f"p{n}", instruction=f"a red sun at the {places[n % 3]}", category="c")
-        for n in range(9)
-    ]
-    files.write_prompts(prompts, project["outputs/adaptive-data/rl.parquet"], {})
-    verdict = project["outputs/adaptive-validation/result.json"]
-    verdict.parent.mkdir(parents=True)
-    verdict.write_text('{"success": true}')
-    options = project.settings.grpo_adaptive.model_copy(
-        update={"max_steps": 2, "batch_size": 2, "group_size": 2, "micro_batch_size": 2,
-                "max_new_tokens": 30, "held_out": 3, "evaluations": 1, "threads": 1,
-                "temperature": 1.0, "picture_temperature": 1.0, "learning_rate": 1e-3}
-    )  # fmt: skip
-    return Project(project.root, project.settings.model_copy(update={"grpo_adaptive": options}))
+def project(grpo_project: Project) -> Project:
+    return grpo_project
 
 
 def test_the_stage_rolls_out_judges_and_trains(project: Project):
@@ -130,22 +105,3 @@ def test_only_what_the_model_chose_is_learned():
             if token in forced:
                 assert not chosen
         assert mask[0] == 1, "the first visual token of the picture that the prompt began"
-
-
-def test_a_group_is_whole_wherever_its_parts_lie(project: Project, monkeypatch):
-    """Two processes, each with half of a group."""
-    judged = [Judged(BEST, True, n, success=True) for n in (1, 2, 4, 2)]
-    groups = ["a", "b", "a", "b"]
-    whole = grpo.gathered_rewards(judged, groups, project.settings.grpo_adaptive)
-    assert whole.bonus == [1.0, 1.0, 0.25, 1.0]
-    for rank, mine in ((0, slice(0, 2)), (1, slice(2, 4))):
-        monkeypatch.setattr(
-            grpo, "gather_object",
-            lambda rows: [2, 2] if isinstance(rows[0], int) else
-            list(zip(judged, groups, strict=True)),
-        )  # fmt: skip
-        monkeypatch.setattr(
-            grpo, "PartialState", lambda rank=rank: type("S", (), {"process_index": rank})()
-        )
-        part = grpo.gathered_rewards(judged[mine], groups[mine], project.settings.grpo_adaptive)
-        assert part.bonus == whole.bonus[mine] and part.final == whole.final[mine]

@@ -10,39 +10,20 @@ from pathlib import Path
 import pytest
 import tiny_umm as builder
 import torch
-from adaptive_project import adaptive_project
 from data_project import Project
 from sample_stories import direct, multi_step, reflection
 
 from interloom.adaptive import files, sft
 from interloom.adaptive.masking import IGNORED
 from interloom.adaptive.reasoner import add_story_tags
-from interloom.adaptive.story import Story
 from interloom.backends.unified import UnifiedModel
 from interloom.errors import InterloomError
 from interloom.train.data import split_held_out
 
 
 @pytest.fixture
-def project(tmp_path: Path, tiny_umm: Path) -> Project:
-    """Twelve stories, validated already, and settings for a training of seconds."""
-    project = adaptive_project(tmp_path, tiny_umm)
-    kinds = (direct(), reflection(2), multi_step(2))
-
-    def named(story: Story, number: int) -> Story:
-        prompt = story.prompt.model_copy(update={"id": f"p{number}"})
-        return story.model_copy(update={"prompt": prompt})
-
-    stories = [named(kinds[number % 3], number) for number in range(12)]
-    files.write_stories(stories, project["outputs/adaptive-data/stories.parquet"], {})
-    verdict = project["outputs/adaptive-validation/result.json"]
-    verdict.parent.mkdir(parents=True)
-    verdict.write_text('{"success": true}')
-    options = project.settings.sft_adaptive.model_copy(
-        update={"epochs": 2.0, "batch_size": 4, "micro_batch_size": 2, "held_out": 3,
-                "evaluations": 2, "max_new_tokens": 40, "threads": 1}
-    )  # fmt: skip
-    return Project(project.root, project.settings.model_copy(update={"sft_adaptive": options}))
+def project(sft_project: Project) -> Project:
+    return sft_project
 
 
 def test_a_story_is_learned_where_its_mask_says(tiny_umm: Path, project: Project):
@@ -143,7 +124,7 @@ def test_stories_that_people_accepted_are_learned_too(
     monkeypatch.chdir(project.root)
     files.write_stories([direct(), multi_step(3)], project["told.parquet"], files.FEEDBACK)
     with_feedback("told.parquet").run("sft-adaptive")
-    own, _ = split_held_out([f"p{number}" for number in range(12)], options.held_out)
+    own, _ = split_held_out([f"p{number}" for number in range(13)], options.held_out)
     assert learned == [len(own) + 2], "none of them is held out"
     with pytest.raises(InterloomError, match=r"sft_adaptive\.feedback = no\.parquet: no such file"):
         with_feedback("no.parquet").run("sft-adaptive")

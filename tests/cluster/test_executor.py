@@ -5,10 +5,15 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+import yaml
 from kube_project import SPACE, OnCluster
+from kube_server.kinds import kind_named
 from tiny_project.project import wait_for
+
+from interloom.settings import load_settings
 
 Outputs = Callable[[], dict[str, str]]
 
@@ -92,6 +97,69 @@ def test_an_evicted_pod_goes_on_from_its_checkpoint(on_cluster: OnCluster, how: 
     starts = [line for line in out.splitlines() if "squares: starting at" in line]
     assert len(starts) == 2
     assert "starting at 0" not in starts[1]
+
+
+@pytest.mark.slow
+def test_a_lost_node_is_waited_for_and_said(on_cluster: OnCluster) -> None:
+    """A pod that does not end is not replaced before its node is given up."""
+    on_cluster.image(TINY_PAUSE="0.3")
+    on_cluster.set(retries=0, start_minutes=2.0)
+    process = on_cluster.start()
+    on_cluster.wait_for_squares(2)
+    [pod] = on_cluster.pods("Running")
+    name = pod["metadata"]["name"]
+    on_cluster.kube.lose(name, SPACE)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "pod 0 does not end, as node-1 does not answer" in line:
+            break
+    assert len(on_cluster.kube.store.all("pods", SPACE)) == 1, "nobody has taken its place"
+    on_cluster.kube.give_up(name, SPACE)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+    [start] = [line for line in out.splitlines() if "squares: starting at" in line]
+    assert "starting at 0" not in start
+
+
+@pytest.mark.parametrize("pods", [1, 2])
+def test_a_queue_that_lets_the_job_start_and_takes_its_room_back(
+    on_cluster: OnCluster, pods: int
+) -> None:
+    """Kueue's part is played here: it unsuspends the Job, suspends it for another one, and lets it
+    go on. Pods that are told to go have failed in the Job's eyes, so it is made anew."""
+    on_cluster.image(TINY_PAUSE="1")
+    on_cluster.set(queue="gpus", start_minutes=2.0, retries=0, pods=pods)
+    process = on_cluster.start()
+
+    def suspend(on: bool) -> None:
+        def change(job: dict[str, Any]) -> None:
+            job["spec"]["suspend"] = on
+
+        [job] = on_cluster.jobs()
+        on_cluster.kube.store.update(kind_named("jobs"), SPACE, job["metadata"]["name"], change)
+
+    def queued() -> list[str]:
+        return [
+            job["metadata"]["uid"]
+            for job in on_cluster.jobs()
+            if job["metadata"]["labels"].get("kueue.x-k8s.io/queue-name") == "gpus"
+        ]
+
+    wait_for(queued, seconds=60)
+    [first] = queued()
+    assert on_cluster.pods() == [], "the queue has not said so yet"
+    suspend(False)
+    on_cluster.wait_for_squares(1)
+    suspend(True)
+    wait_for(lambda: not on_cluster.pods("Running"), seconds=60)
+    wait_for(lambda: queued() not in ([], [first]), seconds=60)
+    suspend(False)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, out
+    assert "the Job is held back by queue gpus" in out
+    starts = [line for line in out.splitlines() if "squares: starting at" in line]
+    assert len(starts) == 2 and "starting at 0" not in starts[1]
+    assert "the Job was suspended by queue gpus: all pods begin again" in out
 
 
 def test_out_of_memory_says_limit_and_peak(on_cluster: OnCluster) -> None:
@@ -250,19 +318,16 @@ def test_the_deadline(on_cluster: OnCluster, monkeypatch: pytest.MonkeyPatch) ->
     def sooner(job: dict[str, dict[str, int]]) -> None:
         job["spec"]["activeDeadlineSeconds"] = 1
 
-    from kube_server.kinds import kind_named
-
     name = on_cluster.jobs()[0]["metadata"]["name"]
     on_cluster.kube.store.update(kind_named("jobs"), SPACE, name, sooner)  # type: ignore[arg-type]
-    _, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 2
     failed = on_cluster.jobs()[0]["status"]["conditions"]
     assert "DeadlineExceeded" in {condition["reason"] for condition in failed}
+    assert "took longer than cluster.deadline_minutes = 120" in out
 
 
 def test_a_job_that_someone_deletes(on_cluster: OnCluster) -> None:
-    from kube_server.kinds import kind_named
-
     on_cluster.image(TINY_PAUSE="0.5")
     process = on_cluster.start()
     on_cluster.wait_for_squares()
@@ -274,8 +339,10 @@ def test_a_job_that_someone_deletes(on_cluster: OnCluster) -> None:
 
 
 def test_several_pods_begin_again_together(on_cluster: OnCluster, local_outputs: Outputs) -> None:
-    """Two pods under torchrun; one is evicted, and both go on from the last checkpoint."""
+    """Two pods under torchrun; one is evicted, and both go on from the last checkpoint. What the
+    first Job owned is still there when the second one is made."""
     here = local_outputs()
+    on_cluster.kube.collect_seconds = 2.0
     on_cluster.image(TINY_PAUSE="1")
     on_cluster.set(pods=2, retries=0)
     process = on_cluster.start()
@@ -292,4 +359,36 @@ def test_several_pods_begin_again_together(on_cluster: OnCluster, local_outputs:
     [job] = on_cluster.jobs()
     assert job["metadata"]["uid"] != first
     assert job["metadata"]["annotations"]["interloom/disruptions"] == "1"
+    wait_for(lambda: len(on_cluster.kube.store.all("configmaps", SPACE)) == 1, seconds=10)
+    [config] = on_cluster.kube.store.all("configmaps", SPACE)
+    assert config["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]
+    asked = load_settings(on_cluster.project.root / "params.yaml").remote.gemini
+    told = yaml.safe_load(config["data"]["params.yaml"])["remote"]["gemini"]
+    assert told["requests_per_minute"] == asked.requests_per_minute / 2 > 0, "a half each"
+    assert told["concurrency"] == asked.concurrency // 2
     assert on_cluster.project.outputs() == here
+
+
+def test_one_of_several_that_crashes_ends_all(on_cluster: OnCluster) -> None:
+    """The second process dies; the Job ends as a whole, is made anew once, and then fails with the
+    error of the one that died, which the first one only noticed."""
+    on_cluster.image(TINY_PAUSE="3", TINY_CRASH_RANK="1", TINY_CRASH_FROM="0")
+    on_cluster.set(pods=2, retries=1)
+    process = on_cluster.start()
+    on_cluster.wait_for_squares()
+    [first] = on_cluster.jobs()
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 2, out
+    assert out.count("all pods begin again from the last checkpoint") == 1
+    assert "pod 1 failed in container stage: RuntimeError: told to crash at " in out
+    [last] = on_cluster.jobs()
+    assert last["metadata"]["uid"] != first["metadata"]["uid"]
+    assert last["metadata"]["annotations"]["interloom/crashes"] == "1"
+
+
+def test_several_processes_for_a_stage_that_runs_as_one(on_cluster: OnCluster) -> None:
+    on_cluster.set("total", pods=2)
+    failed = on_cluster.run("total", check=False)
+    assert failed.returncode == 2
+    assert "are 2 processes, and total runs as one" in failed.stderr
+    assert on_cluster.jobs() == []

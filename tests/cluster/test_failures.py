@@ -85,13 +85,24 @@ def test_deadline_and_pods_that_are_gone(options: ClusterSettings, wanted: Stage
     assert found.text == "BackoffLimitExceeded: m; its pods are gone"
 
 
+def test_a_suspended_job_that_fails_by_it_is_made_again(
+    options: ClusterSettings, wanted: StagePods
+) -> None:
+    """A queue that takes its room back suspends the Job; pods that are killed fail it then."""
+    queued = options.model_copy(update={"queue": "gpus"})
+    suspended = failed() | {"spec": {"parallelism": 1, "suspend": True}}
+    found = failures.of_job(suspended, [pod(**ended(137))], queued, wanted)
+    assert (found.cause, found.again) == ("disrupted", "free")
+    assert found.text == "the Job was suspended by queue gpus"
+
+
 def event(uid: str, reason: str, message: str) -> dict[str, Any]:
     return {"involvedObject": {"uid": uid}, "reason": reason, "message": message}
 
 
 def test_waiting_names_the_obstacle(options: ClusterSettings) -> None:
     def waits(*pods: dict[str, Any], events: Any = (), job: Any = JOB) -> tuple[str, str]:
-        found = failures.waiting(job, pods, events, options)
+        found = failures.waiting(job, pods, events, options, 0.0)
         assert found is not None
         return found.cause, found.text
 
@@ -108,6 +119,17 @@ def test_waiting_names_the_obstacle(options: ClusterSettings) -> None:
     assert waits(events=[denied])[0] == "denied"
     held = JOB | {"spec": {"parallelism": 1, "suspend": True}}
     assert waits(job=held)[0] == "queue"
-    assert failures.waiting(JOB, [pod(phase="Running")], [quota], options) is None
+    assert failures.waiting(JOB, [pod(phase="Running")], [quota], options, 0.0) is None
     made = event("job", "SuccessfulCreate", "made")
-    assert failures.waiting(JOB, [], [quota, made], options) is None
+    assert failures.waiting(JOB, [], [quota, made], options, 0.0) is None
+
+
+def test_a_pod_on_a_lost_node_is_waited_for(options: ClusterSettings) -> None:
+    lost = pod(phase="Running")
+    lost["metadata"]["deletionTimestamp"] = "1970-01-01T00:01:00Z"
+    lost["spec"] = {"nodeName": "node-7"}
+    assert failures.waiting(JOB, [lost], [], options, 75.0) is None, "it may still end"
+    found = failures.waiting(JOB, [lost], [], options, 85.0)
+    assert found is not None and found.cause == "node"
+    assert "pod 0 does not end, as node-7 does not answer" in found.text
+    assert "`kubectl delete node node-7`" in found.text

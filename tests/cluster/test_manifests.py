@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
 from kubernetes import client
+from manifests import MINORS, ROOT, schema_problems
+from pod_policies import EVERY_POD, probed
 
-from interloom.cluster import manifests, names
+from interloom.cluster import manifests, names, services
 from interloom.cluster.manifests import Work
+from interloom.cluster.rendered import WORKLOADS, label, pod_spec
 from interloom.cluster.settings import ClusterSettings, StagePods
 from interloom.errors import InterloomError
 from interloom.settings import load_settings, settings_from
+from interloom.stages import STAGES, find_stage
 
 WORK = Work("sft-critic", "sft-critic-0123", ("interloom", "run", "sft-critic"), {"A": "b"},
             {"interloom/stage": "sft-critic"})  # fmt: skip
@@ -53,6 +58,36 @@ def test_pods_meet_the_restricted_standard(kind: str) -> None:
         assert container["resources"]["limits"]["memory"] == "4Gi"
     assert len(pod.get("initContainers", [])) == (kind == "dvc")
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "2"
+
+
+@pytest.mark.parametrize("kind", ["volume", "dvc"])
+@pytest.mark.parametrize("name", ["params.yaml", "profiles/paper.yaml"])
+def test_all_that_the_executor_makes_is_valid_and_keeps_every_rule(name: str, kind: str) -> None:
+    """Jobs, servers of a run's own and what goes with them, for four Kubernetes minors."""
+    raw = load_settings(ROOT / name).model_dump(mode="json")
+    raw["cluster"]["data"]["kind"] = kind
+    raw["cluster"] |= {"priority_class": "urgent", "pull_secret": "registry", "secrets": ["keys"]}
+    for service in raw["cluster"]["services"].values():
+        service |= {"shared": False}
+    raw["cluster"]["services"]["generator"] |= {"max_replicas": 8}
+    settings = settings_from(raw, "test").cluster
+    made = [
+        manifests.config_map(WORK, raw, {}),
+        manifests.headless_service(WORK),
+        *(manifests.job(WORK, settings, pods, {}, 3600) for pods in settings.stages.values()),
+    ]
+    for called, service in settings.services.items():
+        made += [body for _, body in services.objects(WORK, called, service, settings)]
+    kinds = {item["kind"] for item in made}
+    assert kinds >= {"Job", "Deployment", "Service", "ConfigMap", "HorizontalPodAutoscaler"}
+    for minor in MINORS:
+        faults = {label(item): found for item in made if (found := schema_problems(item, minor))}
+        assert faults == {}
+    for item in made:
+        if item["kind"] in WORKLOADS:
+            rules = EVERY_POD if item["kind"] == "Job" else (*EVERY_POD, probed)
+            spec = pod_spec(item)
+            assert [fault for rule in rules for fault in rule(spec)] == [], label(item)
 
 
 def test_one_process_needs_no_launcher() -> None:
@@ -139,6 +174,51 @@ def test_wrong_settings_are_named(changes: dict[str, Any], text: str) -> None:
 def test_an_image_with_a_digest_or_a_port_is_fine() -> None:
     options(image="host:5000/interloom@sha256:" + 64 * "a")
     options(image="host:5000/interloom:1.2")
+
+
+def test_a_stage_that_runs_as_one_gets_one_process() -> None:
+    manifests.check_processes(find_stage("sft-critic"), pods(pods=2, gpus=8))
+    manifests.check_processes(find_stage("trajectories"), pods(gpus=1))
+    with pytest.raises(InterloomError, match=r"cluster\.stages\.generate: 1 pod\(s\) with 2 GPUs"):
+        manifests.check_processes(find_stage("generate@wise"), pods(gpus=2))
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "profiles/paper.yaml"])
+def test_every_training_can_be_sent_to_the_cluster(name: str) -> None:
+    """Both systems' trainings are in the section, and batches divide over their processes."""
+    settings = load_settings(ROOT / name)
+    trainings = {spec.name for spec in STAGES if spec.together}
+    assert trainings == set(settings.cluster.stages)
+    for stage, options in (
+        ("sft-planner", settings.sft_planner),
+        ("sft-critic", settings.sft_critic),
+        ("sft-adaptive", settings.sft_adaptive),
+    ):
+        share = options.micro_batch_size * settings.cluster.stages[stage].processes
+        assert options.batch_size % share == 0, stage
+    for stage, options in (
+        ("grpo-critic", settings.grpo_critic),
+        ("grpo-adaptive", settings.grpo_adaptive),
+    ):
+        share = options.micro_batch_size * settings.cluster.stages[stage].processes
+        assert options.batch_size * options.group_size % share == 0, stage
+
+
+def test_services_that_cannot_be() -> None:
+    paper = load_settings(ROOT / "profiles/paper.yaml").model_dump(mode="json")
+    for changes, text in (
+        ({"services": {"rollouts": {"shared": True}}}, "has the weights of one run"),
+        ({"services": {"rollouts": {"max_replicas": 2}}}, "has the weights of one run"),
+        ({"services": {"generator": {"remote": "openai"}},
+          "stages": {"grpo-critic": {"needs": ["generator", "judge"]}}}, "with the same `remote`"),
+        ({"stages": {"grpo-critic": {"needs": ["jugde"]}}}, "no 'jugde' in cluster.services"),
+    ):  # fmt: skip
+        raw = deepcopy(paper)
+        for section, entries in changes.items():
+            for name, values in entries.items():
+                raw["cluster"][section][name] |= values
+        with pytest.raises(InterloomError, match=text):
+            settings_from(raw, "test")
 
 
 def test_names_tell_inputs_apart_and_fit() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from interloom.cluster import preflight
 from interloom.cluster.preflight import examine, stage_jobs
 from interloom.cluster.rendered import WORKLOADS, of_kind, render, secret_keys
 from interloom.doctor import Finding
+from interloom.errors import InterloomError
 from interloom.settings import Settings, load_settings, settings_from
 
 SPACE = "interloom"
@@ -195,6 +197,27 @@ def test_servers_that_a_stage_needs(cluster: KubeServer, settings: Settings) -> 
     assert "drawer is neither there nor in the overlay (cluster.services.drawer)" in line
 
 
+def test_servers_of_a_runs_own_are_asked_about(cluster: KubeServer, settings: Settings) -> None:
+    """Their pods, cards and Secrets count with those of the stage."""
+    own = changed(settings, services__generator__shared=False)
+    assert wrong(own) == []
+    cluster.store.delete(cluster_kind("secrets"), SPACE, "generator-keys")
+    quota = {"metadata": {"name": "q"}, "spec": {"hard": {"requests.nvidia.com/gpu": "8"}}}
+    cluster.create("resourcequotas", SPACE, quota)
+    lines = wrong(own)
+    assert len(lines) == 2
+    assert "grpo-critic can never start: it asks for requests.nvidia.com/gpu 12 of 8" in lines[0]
+    server = "Deployment/grpo-critic-preflight-generator"
+    assert "generator-keys is not there" in lines[1] and server in lines[1]
+
+
+def test_processes_that_a_stage_has_no_use_for(cluster: KubeServer, settings: Settings) -> None:
+    raw = settings.model_dump(mode="json")["cluster"]["stages"]["sft-critic"]
+    alone = changed(settings, stages={"evaluate": raw})
+    with pytest.raises(InterloomError, match="are 8 processes, and evaluate runs as one"):
+        found(alone)
+
+
 def test_a_remote_that_pods_cannot_reach(cluster: KubeServer, settings: Settings) -> None:
     (line,) = wrong(changed(settings, data__kind="dvc"))
     assert "is a folder of this machine, which pods do not have" in line
@@ -229,7 +252,9 @@ def test_the_command_ends_with_1_where_something_is_missing(cluster: KubeServer)
         [*command, "--profile", "paper"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1, done.stderr
-    assert "✓ manifests    k8s/overlays/gpu: 5" in done.stdout
+    assert re.search(r"✓ manifests +k8s/overlays/gpu: \d\d objects", done.stdout)
+    for stage in ("sft-adaptive", "grpo-adaptive"):
+        assert f"✓ stages       {stage}: Job and pods would be let in (1 × 8 GPUs)" in done.stdout
     assert "✗ remote" in done.stdout and done.stdout.count("✗") == 1, done.stdout
 
 

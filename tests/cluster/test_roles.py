@@ -53,6 +53,7 @@ def test_the_executor_uses_exactly_the_flows_role(as_flow: OnCluster) -> None:
         "remote": "http", "shared": False, "image": "", "port": 8100, "keys_secret": "",
         "command": ["python3", "-m", "http.server", "8100"], "health": "/", "replicas": 1,
         "max_replicas": 2, "busy_percent": 80, "gpus": 0, "cpu": "100m", "memory": "1Gi",
+        "disk": "1Gi",
     }  # fmt: skip
     as_flow.set(needs=("drawing",), services={"drawing": own | {"health": "/absent"}},
                 start_minutes=2.0, pods=2)  # fmt: skip
@@ -75,7 +76,13 @@ def test_the_executor_uses_exactly_the_flows_role(as_flow: OnCluster) -> None:
     assert deployment["metadata"]["name"].endswith("-drawing")
 
 
-@pytest.mark.parametrize("missing", [("create", "jobs"), ("watch", "pods"), ("get", "pods/log")])
+@pytest.mark.parametrize(
+    "missing",
+    [
+        ("create", "jobs"), ("patch", "jobs"), ("create", "configmaps"), ("watch", "pods"),
+        ("list", "events"), ("get", "pods/log"),
+    ],
+)  # fmt: skip
 def test_without_a_verb_the_executor_says_which(
     as_flow: OnCluster, missing: tuple[str, str]
 ) -> None:

@@ -11,15 +11,15 @@ from interloom.cluster.rendered import of_kind, pod_spec
 
 COMPONENT = "app.kubernetes.io/component"
 PORTS = {"postgres": 5432, "mlflow": 5000, "prefect-server": 4200, "generator": 8100, "serve": 8000,
-         "judge": 8000, "service": 9000}  # fmt: skip
-"""``service`` is a model server of a run's own, which may have any port."""
+         "judge": 8000, "service": 9000, "rollouts": 9000}  # fmt: skip
+"""``service`` and ``rollouts`` are model servers of a run's own, which may have any port."""
 CLIENTS = ("prefect-worker", "flow", "stage")
 
 LOCAL = {
     ("mlflow", "postgres"), ("prefect-server", "postgres"),
     ("flow", "mlflow"), ("stage", "mlflow"), ("serve", "mlflow"),
     ("flow", "prefect-server"), ("prefect-worker", "prefect-server"),
-    ("stage", "generator"), ("stage", "service"),
+    ("stage", "generator"), ("stage", "service"), ("stage", "rollouts"),
 }  # fmt: skip
 FLOWS = {"local": LOCAL, "gpu": LOCAL | {("stage", "judge")}}
 """The named flows: who opens a connection to which server."""
@@ -64,7 +64,7 @@ def test_exactly_the_named_flows_are_open(overlay: str) -> None:
     pods = {
         workload["spec"]["template"]["metadata"]["labels"][COMPONENT]
         for workload in of_kind(manifests, "Deployment", "StatefulSet")
-    } | {*CLIENTS, "service"}
+    } | {*CLIENTS, "service", "rollouts"}
     found = {
         (source, target)
         for source in pods
@@ -102,6 +102,19 @@ def test_pods_of_one_training_reach_each_other_on_any_port() -> None:
     assert not opens(policies, "stage", "serve", 29500, "egress")
 
 
+@pytest.mark.parametrize("overlay", ["local", "gpu"])
+def test_servers_for_rollouts_alone_may_connect_to_a_stage(overlay: str) -> None:
+    """They are given the policy's weights by a group that the trainer leads (TRL, NCCL)."""
+    policies = of_kind(rendered(overlay), "NetworkPolicy")
+    ways = {
+        source
+        for source in (*PORTS, *CLIENTS)
+        if opens(policies, source, "stage", 51216, "egress")
+        and opens(policies, "stage", source, 51216, "ingress")
+    }
+    assert ways == {"stage", "rollouts"}
+
+
 def outward(overlay: str) -> dict[str, list[dict[str, Any]]]:
     """Rules that lead out of the cluster, by the component that has them."""
     found: dict[str, list[dict[str, Any]]] = {}
@@ -124,8 +137,9 @@ def test_in_the_local_overlay_only_the_kubernetes_api_is_outside() -> None:
 
 def test_the_internet_is_https_and_never_the_metadata_service() -> None:
     found = outward("gpu")
-    assert set(found) == {"flow", "stage", "service", "generator", "judge", "prefect-worker"}
-    for component in ("stage", "service", "generator", "judge"):
+    models = ("stage", "service", "rollouts", "generator", "judge")
+    assert set(found) == {*models, "flow", "prefect-worker"}
+    for component in models:
         (rule,) = found[component]
         assert [entry["port"] for entry in rule["ports"]] == [443]
         (peer,) = rule["to"]
@@ -136,9 +150,11 @@ def test_the_internet_is_https_and_never_the_metadata_service() -> None:
 def test_the_executors_pods_are_known_to_the_policies() -> None:
     from interloom.cluster.names import PART, Origin, labels
     from interloom.cluster.services import PART as SERVICE
+    from interloom.cluster.services import ROLLOUTS
 
     assert PART == COMPONENT
-    assert labels("sft-critic", Origin("", ""))[PART] == "stage" and SERVICE == "service"
+    assert labels("sft-critic", Origin("", ""))[PART] == "stage"
+    assert (SERVICE, ROLLOUTS) == ("service", "rollouts")
 
 
 def test_users_and_scrapers_come_from_labelled_namespaces() -> None:

@@ -6,11 +6,9 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from manifests import schema_problems
+from manifests import MINORS, schema_problems
 
 from interloom.cluster.rendered import label, named
-
-MINORS = ("1.34", "1.35", "1.36", "1.37")
 
 
 @pytest.mark.parametrize("minor", MINORS)

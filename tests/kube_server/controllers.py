@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from kube_server import jobs
@@ -24,6 +25,7 @@ class Controllers:
         self.cluster, self.store = cluster, cluster.store
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._orphans: dict[str, float] = {}
 
     def start(self) -> None:
         """Begin, with what is stored as the only memory."""
@@ -142,19 +144,27 @@ class Controllers:
             return  # deleted meanwhile
 
     def _collect(self) -> None:
-        """Delete what has lost its owner; let go of owners whose dependents are gone."""
+        """Delete what has lost its owner; let go of owners whose dependents are gone.
+
+        An owner that is deleted in the foreground waits for dependents with ``blockOwnerDeletion``
+        alone; the others may outlive it for a while.
+        """
         with self.store.changed:
             every = [(kind, item) for kind in KINDS for item in self.store.list(kind)]
         alive = {item["metadata"]["uid"]: item for _, item in every}
         for kind, item in every:
             about = item["metadata"]
             owners = about.get("ownerReferences") or []
+            going = any(
+                _foreground(alive.get(owner["uid"])) and owner.get("blockOwnerDeletion")
+                for owner in owners
+            )
             gone = owners and all(owner["uid"] not in alive for owner in owners)
-            going = any(_foreground(alive.get(owner["uid"])) for owner in owners)
-            if (gone or going) and "deletionTimestamp" not in about:
+            late = gone and self._lost(about["uid"]) >= self.cluster.collect_seconds
+            if (late or going) and "deletionTimestamp" not in about:
                 self._let_go(kind, item, "Foreground" if going else "Background")
         for kind, item in every:
-            if _foreground(item) and not any(_owned_by(other, item) for _, other in every):
+            if _foreground(item) and not any(_blocks(other, item) for _, other in every):
 
                 def change(stored: Object) -> None:
                     stored["metadata"]["finalizers"].remove("foregroundDeletion")
@@ -164,6 +174,10 @@ class Controllers:
                     self.store.update(kind, about.get("namespace", ""), about["name"], change)
                 except (ApiError, ValueError):
                     continue  # done meanwhile
+
+    def _lost(self, uid: str) -> float:
+        """Seconds since something was first seen without its owner."""
+        return time.monotonic() - self._orphans.setdefault(uid, time.monotonic())
 
     def _let_go(self, kind: Kind, item: Object, how: str) -> None:
         about = item["metadata"]
@@ -183,6 +197,14 @@ def _foreground(item: Object | None) -> bool:
 def _owned_by(item: Object, owner: Object) -> bool:
     references = item["metadata"].get("ownerReferences") or []
     return any(reference["uid"] == owner["metadata"]["uid"] for reference in references)
+
+
+def _blocks(item: Object, owner: Object) -> bool:
+    references = item["metadata"].get("ownerReferences") or []
+    return any(
+        reference["uid"] == owner["metadata"]["uid"] and reference.get("blockOwnerDeletion")
+        for reference in references
+    )
 
 
 def _ready(pod: Object) -> bool:

@@ -45,7 +45,12 @@ class _Step:
             self._let_go()
             return
         if self.spec.get("suspend"):
-            self._suspended()
+            # Pods that end as they are told to go are failures all the same.
+            decided = self._decided()
+            if decided is None or decided[0] == "Complete":
+                self._suspended()
+            else:
+                self._end(*decided)
         else:
             self._set("Suspended", "False", "JobResumed", "Job resumed", only_if_there=True)
             self.status.setdefault("startTime", now())
@@ -130,7 +135,8 @@ class _Step:
                 "Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit",
             )  # fmt: skip
         limit = self.spec.get("activeDeadlineSeconds")
-        if limit and time.time() > seconds_of(self.status["startTime"]) + limit:
+        began = self.status.get("startTime")
+        if limit and began and time.time() > seconds_of(began) + limit:
             return "Failed", "DeadlineExceeded", "Job was active longer than specified deadline"
         return None
 

@@ -32,6 +32,8 @@ class Kubelet:
     def __init__(self, cluster: KubeServer) -> None:
         self.cluster, self.store = cluster, cluster.store
         self.places: dict[str, Place] = {}
+        self.lost: set[str] = set()
+        """Pods (uids) on a node that has gone silent."""
         self._logs: dict[tuple[str, str], Log] = {}
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -152,7 +154,7 @@ class _PodRun:
                 self._show("Running")
                 self._watch_over(running)
         codes = [self._exit_code(container) for container in spec["containers"]]
-        if self.kubelet._stop.is_set():
+        if self.kubelet._stop.is_set() or self._lost():
             return
         self._show("Succeeded" if not failed and all(code == 0 for code in codes) else "Failed")
         current = self._current()
@@ -243,6 +245,11 @@ class _PodRun:
                     self.restarts[container["name"]] = self.restarts.get(container["name"], 0) + 1
                     self.kubelet._stop.wait(0.5)
                     running.append((container, self._start(container)))
+            if self._lost():
+                for _, process in running:
+                    _signal(process, signal.SIGKILL)
+                    process.wait()
+                return
             self._probe(running)
             self.kubelet._stop.wait(LOOK_SECONDS)
 
@@ -274,6 +281,9 @@ class _PodRun:
             or "deletionTimestamp" in current["metadata"]
             or current["status"].get("phase") == "Failed"
         )
+
+    def _lost(self) -> bool:
+        return self.pod["metadata"]["uid"] in self.kubelet.lost
 
     def _grace(self) -> float:
         if self.kubelet._stop.is_set():

@@ -58,6 +58,8 @@ class KubeServer:
         """What is wrong with an object when strict validation is asked for."""
         self.backoff_seconds = 0.2
         """Before the first replacement of a failed pod (ten in a real cluster), then doubled."""
+        self.collect_seconds = 0.0
+        """How long what has lost its owner stays before it is collected."""
         self._taken: set[int] = set()
         self.port = self.free_port()
         self._http: Server | None = None
@@ -135,8 +137,8 @@ class KubeServer:
         return self.claims.setdefault(name, self.root / "claims" / name)
 
     def evict(self, name: str, namespace: str, reason: str = "EvictionByEvictionAPI") -> None:
-        """Evict a pod: the API's eviction, preemption (``PreemptionByScheduler``), or a lost node
-        (``DeletionByTaintManager``). It has its grace period, and is gone then."""
+        """Evict a pod: the API's eviction, preemption (``PreemptionByScheduler``), or a taint of
+        its node (``DeletionByTaintManager``). It has its grace period, and is gone then."""
         pod = self.store.get(PODS, namespace, name)
         condition = {
             "type": "DisruptionTarget",
@@ -147,6 +149,20 @@ class KubeServer:
         set_condition(self.store, pod, condition)
         with suppress(ApiError):
             self.store.delete(PODS, namespace, name)
+
+    def lose(self, name: str, namespace: str) -> None:
+        """The pod's node goes silent: its containers are gone, and nobody says so. The pod is
+        evicted, and does not end before the node is given up."""
+        self.kubelet.lost.add(self.store.get(PODS, namespace, name)["metadata"]["uid"])
+        self.evict(name, namespace, "DeletionByTaintManager")
+
+    def give_up(self, name: str, namespace: str) -> None:
+        """The node of a lost pod is deleted, and pods on it are collected."""
+
+        def change(item: Object) -> None:
+            item["status"]["phase"] = "Failed"
+
+        self.store.update(PODS, namespace, name, change)
 
     def press(self, name: str, namespace: str) -> None:
         """The kubelet evicts a pod as its node is short of memory: it stays there, failed."""

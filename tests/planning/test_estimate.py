@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from manifests import ROOT
 
 from interloom.backends.ledger import Cost
 from interloom.errors import InterloomError
+from interloom.planning import adaptive
 from interloom.planning.calibration import load
 from interloom.planning.estimate import GB, Plan, StagePlan, make_plan
 from interloom.planning.remote import measured
 from interloom.planning.show import as_json, as_text
 from interloom.planning.volumes import Rows, volumes
-from interloom.settings import Settings, load_settings, settings_from
+from interloom.settings import BenchmarkName, Settings, load_settings, settings_from
 
 KNOWN = load()
 PAPER = load_settings(ROOT / "profiles/paper.yaml")
@@ -81,7 +82,78 @@ def test_memory_by_hand() -> None:
     stage = of(make_plan(PAPER, KNOWN), "sft-critic")
     assert stage.memory_parts["weights, gradients, optimiser"] == pytest.approx(8.77e9 * 16 / 8)
     assert stage.memory_parts["logits"] == pytest.approx(3448 * 151936 * 10)
+    assert stage.memory_parts["whole weights"] == pytest.approx(8.77e9 * 2)
     assert stage.memory == sum(stage.memory_parts.values())
+
+
+def test_adaptive_amounts_by_hand() -> None:
+    """1 : 2 : 2 of 50,000 stories; pictures of 32 × 32 tokens, with row ends and a frame."""
+    told = adaptive.stories(PAPER, KNOWN)
+    assert (told.direct, told.reflection, told.multi_step) == (10_000, 20_000, 20_000)
+    assert told.stories == 50_000 and told.requests == 75_000 and told.rl_requests == 50_000
+    assert told.picture_tokens == 32 * 33 + 8
+    assert told.story_pictures == pytest.approx((1 + 2 * 2.5 + 2 * 4) / 5)
+    assert told.prompt_tokens == pytest.approx(60 + 0.8 * 1064)
+    words = (2 * 1.5 * 150 + 2 * 3 * 30) / 5
+    story = told.prompt_tokens + told.story_pictures * (1064 + 120) + words
+    assert told.story_tokens == pytest.approx(story)
+
+
+def test_escalation_by_hand() -> None:
+    """45,000 requests fail in three rounds; 20,000 of them get plans of three steps."""
+    plan = of(make_plan(PAPER, KNOWN), "adaptive-data")
+    analyses, repairs = plan.calls
+    rounds, steps = 45_000 * 3 + 20_000 * 1.5, 20_000 * 3 * 1.3
+    assert repairs.count == pytest.approx(rounds + steps)
+    assert repairs.model == PAPER.models.generator_weak.model
+    assert analyses.count == pytest.approx(75_000 + 2 * rounds + 45_000 + 20_000 + steps)
+    assert analyses.model == PAPER.adaptive_data.analyzer_model and analyses.usd == 0
+
+
+def test_adaptive_trainings_by_hand() -> None:
+    """50,000 stories once; 50,000 requests × 8 trajectories of two pictures, read once more for
+    the KL term; each trajectory's last picture is evaluated and its text rated."""
+    plan, told = make_plan(PAPER, KNOWN), adaptive.stories(PAPER, KNOWN)
+    speed = 8 * 0.4 * 989e12
+    sft, grpo = of(plan, "sft-adaptive"), of(plan, "grpo-adaptive")
+    flop = 8 * 8.49e9 * 50_000 * told.story_tokens
+    assert sft.parts["training"] == pytest.approx(flop / speed / 3600)
+    tokens = 400_000 * (told.prompt_tokens + told.rollout_tokens)
+    assert grpo.parts["training"] == pytest.approx((8 + 2) * 8.49e9 * tokens / speed / 3600)
+    (analyses,) = grpo.calls
+    assert analyses.count == pytest.approx((400_000 + 2 * 5 * 512) * 2)
+    assert plan.training_hours("adaptive") == sft.gpu_hours + grpo.gpu_hours
+    assert sft.memory_parts["weights, gradients, optimiser"] == pytest.approx(8.49e9 * 16 / 8)
+
+
+def test_weights_that_are_gathered_for_every_token_take_time_and_save_memory() -> None:
+    spread = changed(cluster={"fsdp__reshard_after_forward": True})
+    for name in ("sft-critic", "grpo-adaptive"):
+        whole, parted = (of(make_plan(one, KNOWN), name) for one in (PAPER, spread))
+        assert parted.memory < whole.memory
+        assert parted.parts["held-out answers"] > 3 * whole.parts["held-out answers"]
+    assert parted.parts["rollouts"] > 3 * whole.parts["rollouts"]
+    vllm = [of(make_plan(one, KNOWN), "grpo-critic").parts["rollouts"] for one in (PAPER, spread)]
+    assert vllm[0] == vllm[1], "vLLM has weights of its own"
+
+
+def test_a_stage_that_would_be_ended_is_said() -> None:
+    short = changed(cluster={"deadline_minutes": 6000.0})
+    (warning,) = [w for w in make_plan(short, KNOWN).warnings if "deadline" in w]
+    assert warning.startswith("grpo-adaptive takes about ") and "ends it after 100" in warning
+    assert not any("ends it" in w for w in make_plan(PAPER, KNOWN).warnings)
+
+
+def test_grading_is_counted() -> None:
+    """UEval's rubrics, WISE's pictures and RISE's axes of six systems; the benchmarks of both
+    systems are known to the calibration."""
+    plan = make_plan(PAPER, KNOWN)
+    (grades,) = of(plan, "evaluate").calls
+    assert grades.count == pytest.approx(6 * (1000 * 10.4 + 1000 + 360 * 3))
+    (grades,) = of(plan, "evaluate-adaptive").calls
+    assert grades.count == pytest.approx(3 * (553 * 4 + 1267 * 1.6 + 400 * 2))
+    assert set(get_args(BenchmarkName)) == set(KNOWN.benchmarks)
+    assert of(plan, "generate").gpu_hours > of(plan, "generate-adaptive").gpu_hours > 0
 
 
 # ------------------------------------------------------------------------------- how it moves
@@ -173,9 +245,11 @@ def test_at_the_papers_sizes_the_plan_is_of_the_papers_order() -> None:
     plan = make_plan(PAPER, KNOWN, rows=PUBLISHED)
     told = as_json(plan, KNOWN)["totals"]
     assert told["gpu_hours_published"] == 400
-    ratio = plan.training_hours / 400
+    hours = plan.training_hours("agents")
+    ratio = hours / 400
     text = (ROOT / "docs/cluster-cost.md").read_text(encoding="utf-8")
-    assert f"{plan.training_hours:,.0f} GPU-hours" in text and f"{ratio:.2f}" in text
+    assert f"{hours:,.0f} GPU-hours" in text and f"{ratio:.2f}" in text
+    assert f"{plan.training_hours('adaptive'):,.0f} GPU-hours" in text
     assert 1 / 3 < ratio < 3
 
 

@@ -44,6 +44,7 @@ STAGES = {
             outs=SQUARES,
             metrics={"metrics": "metrics/squares.json"},
             plots={"curve": "plots/squares.csv"},
+            together=True,
         ),
         StageSpec(
             name="total",
@@ -96,7 +97,8 @@ def squares(settings: Settings, stage: StageRun) -> None:
             pause()
             if os.environ.get("TINY_FAIL_AT") == str(index):
                 raise InterloomError(f"told to fail at {index}")
-            if index >= int(os.environ.get("TINY_CRASH_FROM", "1000")):
+            crashing = os.environ.get("TINY_CRASH_RANK", str(ranks.rank())) == str(ranks.rank())
+            if crashing and index >= int(os.environ.get("TINY_CRASH_FROM", "1000")):
                 raise RuntimeError(f"told to crash at {index}")
             hold.append(b"x" * (int(os.environ.get("TINY_MEMORY", "0")) << 18))
     folder = stage.out("squares")

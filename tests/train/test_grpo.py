@@ -8,6 +8,7 @@ from executor import Executor
 from transformers import TrainerCallback
 
 from interloom.backends.pocket import PocketJudge
+from interloom.cluster.executor import ROLLOUTS_VARIABLE
 from interloom.errors import InterloomError
 from interloom.records import Failure
 from interloom.runner import StageRun
@@ -138,6 +139,17 @@ def test_vllm_is_a_switch(open_stage: Open, settings: Make):
     )
     assert config.use_vllm
     assert config.generation_kwargs == {"logit_bias": {5: -100.0, 6: -100.0}}
+    assert config.vllm_mode == "colocate"
+
+
+def test_the_executor_says_where_rollouts_are_written(
+    open_stage: Open, settings: Make, monkeypatch: pytest.MonkeyPatch
+):
+    assert grpo.ROLLOUTS_VARIABLE == ROLLOUTS_VARIABLE
+    monkeypatch.setenv(ROLLOUTS_VARIABLE, "http://run-rollouts:8000")
+    chosen = small(settings, use_vllm=True)
+    config = grpo.grpo_config(chosen.grpo_critic, chosen.models, open_stage("grpo-critic"), 0, [])
+    assert (config.vllm_mode, config.vllm_server_base_url) == ("server", "http://run-rollouts:8000")
 
 
 class Killed(BaseException):

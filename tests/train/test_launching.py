@@ -9,6 +9,7 @@ import pytest
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from transformers.models.emu3 import modeling_emu3
 from transformers.models.qwen3_vl import modeling_qwen3_vl
 
 from interloom.settings import load_settings
@@ -51,11 +52,15 @@ def test_a_file_is_read_and_its_processes_divide_the_paper_profile(
     )
 
 
-def test_fsdp_wraps_layers_that_exist_and_saves_whole_models():
+def test_fsdp_wraps_the_layers_of_both_systems_models_and_saves_whole_ones():
     options = read(ROOT / "profiles/accelerate/fsdp.yaml").fsdp_config
     assert options is not None
-    for name in options["fsdp_transformer_layer_cls_to_wrap"].split(","):
-        assert name in vars(modeling_qwen3_vl), name
+    assert "fsdp_transformer_layer_cls_to_wrap" not in options
+    for module in (modeling_qwen3_vl, modeling_emu3):
+        (model,) = (item for name, item in vars(module).items() if name.endswith("PreTrainedModel")
+                    and item.__module__ == module.__name__)  # fmt: skip
+        layers = model._no_split_modules
+        assert layers and all(name in vars(module) for name in layers)
     assert "FULL_STATE_DICT" in options["fsdp_state_dict_type"]
     assert options["fsdp_version"] == 2
 

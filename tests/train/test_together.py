@@ -2,78 +2,34 @@
 
 from __future__ import annotations
 
-import csv
-import os
-import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from safetensors.torch import load_file
-from tiny_project.project import wait_for
+from training_runs import (
+    copy,
+    curve,
+    of_metrics,
+    prepare,
+    run,
+    run_until_killed,
+    script,
+)
 
+from interloom.cluster.manifests import fsdp
 from interloom.errors import InterloomError
 from interloom.settings import Settings
 from interloom.train import preflight, together
 
 Make = Callable[..., Settings]
-BIN = Path(sys.executable).parent
-REPOSITORY = Path(__file__).parent.parent.parent
-
-
-def prepare(root: Path, settings: Settings) -> None:
-    """What ``interloom run`` wants of a project folder."""
-    text = yaml.safe_dump(settings.model_dump(mode="json"))
-    (root / "params.yaml").write_text(text, encoding="utf-8")
-    (root / "dvc.yaml").write_text("stages: {}\n")
-    (root / "outputs/validation").mkdir(exist_ok=True)
-    (root / "outputs/validation/result.json").write_text("{}")
-
-
-def command(name: str, processes: int) -> list[str]:
-    """``interloom run NAME`` in so many processes."""
-    alone = [str(BIN / "interloom"), "run", name, "--no-track"]
-    launcher = [str(BIN / "torchrun"), "--standalone", f"--nproc-per-node={processes}"]
-    return alone if processes == 1 else [*launcher, "--no-python", *alone]
-
-
-# As `accelerate launch` with profiles/accelerate/fsdp.yaml, and the executor for pods, set them.
-SHARED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2",
-          "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-          "FSDP_TRANSFORMER_CLS_TO_WRAP": "Qwen3VLTextDecoderLayer,Qwen3VLVisionBlock",
-          "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}  # fmt: skip
-
-
-def environment() -> dict[str, str]:
-    path = os.pathsep.join(map(str, [REPOSITORY / "tests", REPOSITORY / "src", REPOSITORY]))
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
 def stage(root: Path, name: str, settings: Settings, processes: int) -> str:
     """Run a stage in a project folder; what it printed."""
     prepare(root, settings)
-    done = subprocess.run(command(name, processes), cwd=root, env=environment(),
-                          capture_output=True, text=True, check=False)  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def curve(root: Path, name: str) -> dict[tuple[str, str, str], float]:
-    """The stage's curve by step, split and metric."""
-    with (root / "plots" / f"{name}.csv").open() as file:
-        return {
-            (row["step"], row["split"], row["metric"]): float(row["value"])
-            for row in csv.DictReader(file)
-        }
-
-
-def copy(project: Path, name: str) -> Path:
-    return Path(shutil.copytree(project, project.with_name(name)))
+    return run(root, name, processes)
 
 
 @pytest.mark.slow
@@ -86,10 +42,8 @@ def test_two_processes_train_as_one(project: Path, settings: Make) -> None:
     assert said.count("sft-critic: done in") == 1, "the first process writes"
     one, both = curve(alone, "sft-critic"), curve(two, "sft-critic")
     assert one.keys() == both.keys()
-    for metric in ("loss", "grad_norm"):
-        values = {key: value for key, value in one.items() if key[2] == metric}
-        assert len(values) >= 2
-        assert {key: both[key] for key in values} == pytest.approx(values, rel=5e-3)
+    values = of_metrics(one, "loss", "grad_norm")
+    assert {key: both[key] for key in values} == pytest.approx(values, rel=5e-3)
     start, ours, theirs = (
         load_file(folder / "model.safetensors")
         for folder in (
@@ -114,13 +68,12 @@ def test_processes_that_share_one_model_train_as_one(
     base: dict[str, Any] = {"batch_size": 4, "epochs": 1, "evaluations": 2}
     alone, two = copy(project, "alone"), copy(project, "two")
     stage(alone, "sft-critic", settings("sft_critic", **base), 1)
-    for name, value in SHARED.items():
+    for name, value in fsdp(settings("sft_critic").cluster).items():
         monkeypatch.setenv(name, value)
     stage(two, "sft-critic", settings("sft_critic", **base | {"micro_batch_size": 2}), 2)
     one, both = curve(alone, "sft-critic"), curve(two, "sft-critic")
-    for metric in ("loss", "grad_norm"):
-        values = {key: value for key, value in one.items() if key[2] == metric}
-        assert {key: both[key] for key in values} == pytest.approx(values, rel=5e-3)
+    values = of_metrics(one, "loss", "grad_norm")
+    assert {key: both[key] for key in values} == pytest.approx(values, rel=5e-3)
     ours, theirs = (
         load_file(folder / "outputs/models/critic-sft/model.safetensors") for folder in (alone, two)
     )
@@ -129,23 +82,17 @@ def test_processes_that_share_one_model_train_as_one(
 
 @pytest.mark.slow
 def test_a_checkpoint_of_two_processes_resumes_in_one(project: Path, settings: Make) -> None:
-    chosen = settings("sft_critic", batch_size=4, micro_batch_size=2, epochs=1, evaluations=3)
+    # Twenty steps with a checkpoint after every fifth, as losses are logged in means of five.
+    base: dict[str, Any] = {"batch_size": 4, "epochs": 20 / 7, "evaluations": 4}
+    chosen = settings("sft_critic", **base | {"micro_batch_size": 2})
     whole = copy(project, "whole")
     stage(whole, "sft-critic", chosen, 1)
     prepare(project, chosen)
-    running = subprocess.Popen(command("sft-critic", 2), cwd=project, env=environment(),
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               start_new_session=True)  # fmt: skip
-    try:
-        marker = ".interloom/work/sft-critic/*/checkpoints/checkpoint-2/complete"
-        wait_for(lambda: list(project.glob(marker)), seconds=120, every=0.02)
-    finally:
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
+    run_until_killed(project, "sft-critic", 2, "checkpoint-5")
     resumed = stage(project, "sft-critic", chosen, 1)
     assert "continuing from checkpoint-" in resumed
     one, both = curve(whole, "sft-critic"), curve(project, "sft-critic")
-    losses = {key: value for key, value in one.items() if key[2] == "loss"}
+    losses = of_metrics(one, "loss")
     assert {key: both[key] for key in losses} == pytest.approx(losses, rel=5e-3)
 
 
@@ -186,10 +133,36 @@ except InterloomError as error:
 
 
 def test_work_is_spread_and_errors_of_the_first_reach_all(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT)
-    env = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1"}
-    command = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node=2", "script.py", "5"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True,
-                          check=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.split("\n"))[1:] == ["rank 0 no judge", "rank 1 no judge"]
+    said = script(SCRIPT, tmp_path, "5")
+    assert sorted(said.split("\n"))[1:] == ["rank 0 no judge", "rank 1 no judge"]
+
+
+IN_STEP = """
+import tiny_umm
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from interloom import ranks
+from interloom.backends.stream import Limits
+from interloom.train import together
+together.join()
+unified = tiny_umm.new()
+prompts = [unified.prompt(["a red sun"]), unified.prompt(["a blue cup and a green tree"])]
+limits = [Limits(tokens=6 + 25 * ranks.rank())] * 2
+before = unified.complete(prompts, limits)
+unified.keep_pictures_whole()
+mesh = init_device_mesh("cpu", (2,))
+for layer in unified.model.model.text_model.layers:  # each forward pass gathers them anew
+    fully_shard(layer, mesh=mesh)
+fully_shard(unified.model, mesh=mesh)
+assert unified.complete(prompts, limits) == before
+if ranks.rank():  # pictures take no help from the others
+    drawn = unified.decode_pictures([unified.stream.picture(torch.zeros(3, 3, dtype=torch.int))])
+    assert len(unified.encode_pictures(drawn)) == 1
+print("in step")
+"""
+
+
+def test_processes_that_share_a_model_write_answers_of_different_lengths(tmp_path: Path) -> None:
+    """One process writes five times as much as the other, which goes on for it."""
+    assert script(IN_STEP, tmp_path).count("in step") == 2

@@ -22,7 +22,7 @@ from interloom.adaptive.data import thresholds
 from interloom.adaptive.judging import judge
 from interloom.adaptive.reasoner import AdaptiveReasoner, Told
 from interloom.adaptive.rewards import Bonus, Judged, Rewards, Weights, trajectory_rewards
-from interloom.adaptive.sft import export, in_evaluation_mode, save
+from interloom.adaptive.sft import export, freeze_pictures, in_evaluation_mode, save
 from interloom.adaptive.story import Prompt
 from interloom.adaptive.trainers import UnifiedGRPOTrainer
 from interloom.backends.stream import VISUAL, Sampling
@@ -210,7 +210,9 @@ def grpo_config(settings: Settings, stage: StageRun) -> GRPOConfig:
 def run(settings: Settings, stage: StageRun) -> None:
     """Body of the stage."""
     options = settings.grpo_adaptive
-    preflight.check_group(options.group_size, options.batch_size, options.micro_batch_size)
+    preflight.check_group(
+        options.group_size, options.batch_size, options.micro_batch_size, section="grpo_adaptive"
+    )
     prepare(options.threads, settings.seed)
     prompts = list(files.read_prompts(stage.dep("adaptive-data") / "rl.parquet"))
     learned, kept = split_held_out([prompt.id for prompt in prompts], options.held_out)
@@ -220,7 +222,7 @@ def run(settings: Settings, stage: StageRun) -> None:
             f"takes {options.batch_size} (grpo_adaptive.batch_size): raise adaptive_data.rl_count"
         )
     unified = adaptive_cast.unified(settings.unified, stage.dep("adaptive-sft"))
-    unified.model.model.vqmodel.requires_grad_(False)
+    freeze_pictures(unified)
     source = settings.adaptive_data
     analyzer = adaptive_cast.analyzer(
         source.analyzer_backend,
@@ -249,7 +251,13 @@ def run(settings: Settings, stage: StageRun) -> None:
 
     def evaluate(_: int) -> Metrics:
         told = in_evaluation_mode(greedy, lambda: together.spread(held_out, greedy.reason))
-        judged = judge(told, analyzer, reward.accepted, options.reward_retries)
+        # One process asks, for all: its answers choose the checkpoint in every process.
+        judged, outcomes = together.on_first(
+            lambda: (
+                judge(told, analyzer, reward.accepted, options.reward_retries),
+                measure.outcomes(told, analyzer, reward.accepted),
+            )
+        )
         # Each held-out request is a group of its own, so no bonus: R_total alone.
         rewards = trajectory_rewards(
             judged, list(range(len(judged))), composition=options.composition, bonus="none"
@@ -257,7 +265,7 @@ def run(settings: Settings, stage: StageRun) -> None:
         known = [total for total in rewards.total if total is not None]
         if not known:
             raise InterloomError("grpo-adaptive: the analyzer failed on every held-out request")
-        figures = measure.figures(measure.outcomes(told, analyzer, reward.accepted))
+        figures = measure.figures(outcomes)
         mean = sum(known) / len(known)
         return {"objective": mean + paid(judged, options.bonus), "reward": mean, **figures}
 

@@ -83,7 +83,7 @@ def run(settings: Settings, stage: StageRun) -> None:
     prepare(options.threads, settings.seed)
     unified = adaptive_cast.unified(settings.unified, base_model(settings, stage.dep("umm")))
     add_story_tags(unified)
-    unified.model.model.vqmodel.requires_grad_(False)
+    freeze_pictures(unified)
     stories = list(files.read_stories(stage.dep("adaptive-data") / "stories.parquet"))
     if options.reviews:
         everything = len(stories)
@@ -126,7 +126,9 @@ def run(settings: Settings, stage: StageRun) -> None:
 
     def evaluate(_: int) -> Metrics:
         told = in_evaluation_mode(reasoner, lambda: together.spread(held_out, reasoner.reason))
-        return measure.figures(measure.outcomes(told, analyzer, accepted))
+        # One process asks, for all: its answers choose the checkpoint in every process.
+        found = together.on_first(lambda: measure.outcomes(told, analyzer, accepted))
+        return measure.figures(found)
 
     watch = Watch(
         stage,
@@ -139,6 +141,13 @@ def run(settings: Settings, stage: StageRun) -> None:
     train(trainer, watch, stage)
     export(stage.work / "best", stage.out("adaptive-sft"), unified)
     write_figures(watch, stage)
+
+
+def freeze_pictures(unified: UnifiedModel) -> None:
+    """Train the words and not how pictures are made of them."""
+    unified.model.model.vqmodel.requires_grad_(False)
+    if ranks.world() > 1:
+        unified.keep_pictures_whole()
 
 
 def save(trainer: Any, unified: UnifiedModel, folder: Path | None) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +100,8 @@ class UnifiedModel:
         self.name, self.batch_size = name, batch_size
         self.image_pixels, self.grid = image_pixels, Grid(grid_side, grid_side)
         self.stream = Stream(tokenizer, model)
+        self.pictures = model.model.vqmodel
+        """Makes codes of pictures, and pictures of codes."""
 
     @classmethod
     def from_pretrained(
@@ -142,6 +145,12 @@ class UnifiedModel:
         self.model.save_pretrained(folder)
         self.save_processors(folder)
 
+    def keep_pictures_whole(self) -> None:
+        """Read and write pictures with a copy of that part of the model, which is frozen: the model
+        itself can then be sharded over processes, when its parts work inside of its forward pass
+        alone."""
+        self.pictures = deepcopy(self.pictures).requires_grad_(False)
+
     def save_processors(self, folder: Path) -> None:
         """All but the weights."""
         self.tokenizer.save_pretrained(folder)
@@ -157,8 +166,8 @@ class UnifiedModel:
         decoded = [images.from_bytes(picture) for picture in pictures]
         inputs = self.image_processor(decoded, return_tensors="pt")
         sizes = torch.as_tensor(inputs["image_sizes"])
-        pixels = inputs["pixel_values"].to(self.model.device, self.model.dtype)
-        codes = self.model.model.vqmodel.encode(pixels, sizes).image_tokens
+        pixels = inputs["pixel_values"].to(self.pictures.device, self.pictures.dtype)
+        codes = self.pictures.encode(pixels, sizes).image_tokens
         assert codes is not None
         return [self.stream.picture(one.cpu()) for one in codes]
 
@@ -174,7 +183,7 @@ class UnifiedModel:
         for shape in dict.fromkeys(one.shape for one in codes):
             places = [i for i, one in enumerate(codes) if one.shape == shape]
             batch = torch.from_numpy(np.stack([codes[i] for i in places]))
-            pixels = self.model.model.vqmodel.decode(batch.to(self.model.device))
+            pixels = self.pictures.decode(batch.to(self.pictures.device))
             arrays = self._to_arrays(pixels)
             made |= {i: self._to_png(array) for i, array in zip(places, arrays, strict=True)}
         return [made[i] for i in range(len(codes))]

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from interloom.errors import InterloomError
 Object = dict[str, Any]
 CALL_SECONDS = 60.0
 """Longest single call; what takes longer is asked again."""
+COLLECT_SECONDS, COLLECT_LOOK_SECONDS = 60.0, 0.25
+"""How long what has lost its owner may stay, and between looks at it."""
 BUSY = frozenset([429, 500, 502, 503, 504])
 """Answers of a server that is starting, overloaded or losing its own store."""
 
@@ -116,12 +118,16 @@ class Api:
         return self._call("create", resource, "POST", "", body=body)
 
     def ensure(self, resource: Resource, body: Object) -> Object:
-        """An object of this name: a new one, or the one that is there.
+        """An object of this name and owner: a new one, or the one that is there.
+
+        That of an owner that is gone is waited out: it is deleted soon after its owner, and would
+        be taken away from under the new one.
 
         Raises:
-            InterloomError: it is refused; with the server's words.
+            InterloomError: it is refused, with the server's words; or the name belongs to others.
         """
-        name = body["metadata"]["name"]
+        name, owners = body["metadata"]["name"], body["metadata"]["ownerReferences"]
+        end = time.monotonic() + COLLECT_SECONDS
         while True:
             try:
                 return self.create(resource, body)
@@ -129,8 +135,17 @@ class Api:
                 if refusal.code != 409:
                     raise InterloomError(f"{body['kind']} {name}: {refusal.message}") from None
             found = self.get(resource, name)
-            if found is not None:
+            if found is None:
+                continue
+            about = found["metadata"]
+            if _uids(about.get("ownerReferences")) == _uids(owners):
                 return found
+            if time.monotonic() > end:
+                raise InterloomError(
+                    f"{body['kind']} {name} in namespace {self.namespace} belongs to something "
+                    "else and does not go: delete it"
+                )
+            time.sleep(COLLECT_LOOK_SECONDS)
 
     def patch(self, resource: Resource, name: str, body: Object) -> Object:
         """Merge ``body`` into an object."""
@@ -355,6 +370,10 @@ def new_client(context: str) -> Any:
             f"no access to a Kubernetes cluster: {error} (give a kubeconfig in KUBECONFIG, and its "
             "context in cluster.context)"
         ) from None
+
+
+def _uids(owners: Sequence[Object] | None) -> set[str]:
+    return {owner["uid"] for owner in owners or ()}
 
 
 def _selectors(labels: str, fields: str) -> dict[str, str]:

@@ -79,6 +79,7 @@ def run_on_cluster(
         InterloomError: whatever keeps the stage from its end, by name, with what to do.
     """
     began = time.monotonic()
+    manifests.check_processes(spec, settings.cluster.stages[spec.family])
     with stage_lock(root, f"{spec.name}.cluster"), signals_unwind():
         watch_parents(_leave_running)
         run = _Run(spec, settings, root, track, command or ("interloom", "run", spec.name))
@@ -192,12 +193,16 @@ class _Run:
         return told
 
     def _params(self) -> dict[str, Any]:
-        """The params file of the pods: this one, with the stage local, and services found."""
+        """The params file of the pods: this one, with the stage local, services found, and for
+        each of several processes its part of what remote backends may be asked."""
         raw = self.settings.model_dump(mode="json")
         raw["cluster"]["stages"][self.spec.family]["executor"] = "local"
         for backend, url in self.services.addresses.items():
             if backend in raw["remote"]:
                 raw["remote"][backend]["base_urls"] = [url]
+        for remote in raw["remote"].values():
+            remote["concurrency"] = max(1, remote["concurrency"] // self.pods.processes)
+            remote["requests_per_minute"] /= self.pods.processes
         return raw
 
     def _begin(self) -> tuple[Object, bool]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from interloom.cluster import names
@@ -17,10 +18,13 @@ from interloom.cluster.settings import ClusterSettings, StagePods
 Object = dict[str, Any]
 Cause = Literal[
     "disrupted", "crashed", "out of memory", "refused", "deadline", "deleted", "image",
-    "unschedulable", "quota", "mount", "queue", "config", "denied",
+    "unschedulable", "quota", "mount", "queue", "config", "denied", "node",
 ]  # fmt: skip
+ENDED = ("Succeeded", "Failed")
 IMAGE_REASONS = frozenset(["ErrImagePull", "ImagePullBackOff", "InvalidImageName",
                            "ImageInspectError", "ErrImageNeverPull"])  # fmt: skip
+LINGER_SECONDS = 20.0
+"""How much longer than its grace period a pod may take to end; clocks differ."""
 MOUNT_REASONS = frozenset(["FailedMount", "FailedAttachVolume"])
 
 
@@ -87,6 +91,9 @@ def of_job(
             f"took longer than cluster.deadline_minutes = {options.deadline_minutes:g}, waiting "
             "for room included: raise it; the next run goes on from the last checkpoint",
         )
+    if job["spec"].get("suspend"):
+        # Pods of a suspended Job are told to go, and their ends count as failures.
+        return Failure("disrupted", f"the Job was suspended by {_holder(options)}", "free")
     many = wanted.pods > 1
     # Of one pod after another the last; of several at once not those that had to go for it.
     inspected = sorted(pods, key=_told_to_go) if many else pods[::-1]
@@ -138,22 +145,48 @@ def of_pod(pod: Object, wanted: StagePods) -> Failure | None:
 
 
 def waiting(
-    job: Object, pods: Sequence[Object], events: Sequence[Object], options: ClusterSettings
+    job: Object,
+    pods: Sequence[Object],
+    events: Sequence[Object],
+    options: ClusterSettings,
+    now: float,
 ) -> Failure | None:
     """Why pods that should run do not yet; none if nothing is in their way.
 
-    ``events`` are those of the Job and its pods, the newest last.
+    Args:
+        events: those of the Job and its pods, the newest last.
+        now: seconds since the epoch.
     """
+    pods = [pod for pod in pods if pod.get("status", {}).get("phase") not in ENDED]
     if condition(job, "Suspended") is not None or job["spec"].get("suspend"):
-        where = f"queue {options.queue}" if options.queue else "someone, as no queue is set"
-        return Failure("queue", f"the Job is held back by {where}")
+        return Failure("queue", f"the Job is held back by {_holder(options)}")
     for pod in pods:
-        problem = _pod_waiting(pod, events)
+        if "deletionTimestamp" in pod["metadata"]:
+            problem = _lingering(pod, now)
+        else:
+            problem = pod_waiting(pod, events)
         if problem is not None:
             return problem
     if len(pods) < int(job["spec"]["parallelism"]):
         return _not_created(job, events)
     return None
+
+
+def _holder(options: ClusterSettings) -> str:
+    return f"queue {options.queue}" if options.queue else "someone, as no queue is set"
+
+
+def _lingering(pod: Object, now: float) -> Failure | None:
+    """A pod that has to go and does not end is not replaced, as it may be at work still."""
+    by = datetime.fromisoformat(pod["metadata"]["deletionTimestamp"]).timestamp()
+    if now < by + LINGER_SECONDS:
+        return None
+    node = pod["spec"].get("nodeName", "its node")
+    return Failure(
+        "node",
+        f"{short(pod)} does not end, as {node} does not answer: it is replaced when the node is "
+        f"back, or gone for good (`kubectl delete node {node}`)",
+    )
 
 
 def _not_created(job: Object, events: Sequence[Object]) -> Failure | None:
@@ -170,7 +203,8 @@ def _not_created(job: Object, events: Sequence[Object]) -> Failure | None:
     return None
 
 
-def _pod_waiting(pod: Object, events: Sequence[Object]) -> Failure | None:
+def pod_waiting(pod: Object, events: Sequence[Object]) -> Failure | None:
+    """Why one pod does not run yet; none if it does, or nothing is known."""
     where = short(pod)
     if pod.get("status", {}).get("phase", "Pending") != "Pending":
         return None

@@ -36,10 +36,9 @@ class Mirror:
         threading.Thread(target=self._run, name=f"watch {resource.plural}", daemon=True).start()
 
     def items(self) -> list[Object]:
-        """Present objects, the oldest first."""
+        """Present objects, the one that changed last at the end."""
         with self._lock:
-            found = list(self._items.values())
-        return sorted(found, key=lambda item: int(item["metadata"]["resourceVersion"]))
+            return list(self._items.values())
 
     def stop(self) -> None:
         """Follow no longer."""
@@ -74,6 +73,7 @@ class Mirror:
 
     def _list(self) -> str:
         items, version = self._api.list(self._resource, self._labels, self._fields)
+        items.sort(key=lambda item: item["metadata"]["creationTimestamp"])
         with self._lock:
             self._items = {item["metadata"]["uid"]: item for item in items}
         self.listed.set()
@@ -84,9 +84,8 @@ class Mirror:
         if word == "BOOKMARK":
             return
         with self._lock:
-            if word == "DELETED":
-                self._items.pop(item["metadata"]["uid"], None)
-            else:
+            self._items.pop(item["metadata"]["uid"], None)
+            if word != "DELETED":
                 self._items[item["metadata"]["uid"]] = item
         self._news.put(None)
 

@@ -15,7 +15,9 @@ from typing import Any
 import yaml
 
 from interloom.cluster import names
-from interloom.cluster.settings import ClusterSettings, StagePods
+from interloom.cluster.settings import ClusterSettings, ServiceSettings, StagePods
+from interloom.errors import InterloomError
+from interloom.stages import StageSpec
 
 Object = dict[str, Any]
 CONFIG = "/etc/interloom"
@@ -50,6 +52,20 @@ class Work:
     env: Mapping[str, str]
     """What the pods are told about the caller."""
     labels: Mapping[str, str]
+
+
+def check_processes(spec: StageSpec, pods: StagePods) -> None:
+    """Refuse several processes for a stage that runs as one.
+
+    Raises:
+        InterloomError: naming the setting.
+    """
+    if pods.processes > 1 and not spec.together:
+        raise InterloomError(
+            f"cluster.stages.{spec.family}: {pods.pods} pod(s) with {pods.gpus} GPUs are "
+            f"{pods.processes} processes, and {spec.family} runs as one: set pods to 1, and gpus "
+            "to 0 or 1"
+        )
 
 
 def job(
@@ -118,7 +134,7 @@ def _failure_rules(many: bool) -> list[Object]:
 def _pod(work: Work, options: ClusterSettings, pods: StagePods) -> Object:
     data = options.data
     claim = {"name": "files", "persistentVolumeClaim": {"claimName": data.claim}}
-    own: Object = {"name": "files", "emptyDir": {}}
+    scratch: Object = {"emptyDir": {"sizeLimit": pods.disk}}
     project = {"name": "project" if data.kind == "dvc" else "files", "mountPath": data.mount}
     kept = {"name": "files", "mountPath": f"{data.mount}/.interloom"}
     for mount in (project, kept):
@@ -139,10 +155,10 @@ def _pod(work: Work, options: ClusterSettings, pods: StagePods) -> Object:
         "securityContext": POD_SECURITY,
         "containers": [_stage_container(work, options, pods, mounts)],
         "volumes": [
-            claim if data.claim else own,
-            *([{"name": "project", "emptyDir": {}}] if data.kind == "dvc" else []),
+            claim if data.claim else {"name": "files", **scratch},
+            *([{"name": "project", **scratch}] if data.kind == "dvc" else []),
             {"name": "config", "configMap": {"name": work.name}},
-            {"name": "scratch", "emptyDir": {}},
+            {"name": "scratch", **scratch},
             {
                 "name": "shared-memory",
                 "emptyDir": {"medium": "Memory", "sizeLimit": options.shared_memory},
@@ -190,13 +206,14 @@ def container(name: str, image: str, command: Sequence[str], resources: Object) 
     }
 
 
-def resources(cpu: str, memory: str, gpus: int, options: ClusterSettings) -> Object:
-    """What a container asks for; memory is a limit too, as more of it cannot be borrowed."""
-    devices = {options.gpu_resource: str(gpus)} if gpus else {}
-    return {
-        "requests": {"cpu": cpu, "memory": memory, **devices},
-        "limits": {"memory": memory, **devices},
-    }
+def resources(
+    wanted: StagePods | ServiceSettings, options: ClusterSettings, *, gpus: int
+) -> Object:
+    """What a container asks for; all but CPU are limits too, as more of it cannot be borrowed."""
+    bounded = {"memory": wanted.memory, "ephemeral-storage": wanted.disk}
+    if gpus:
+        bounded[options.gpu_resource] = str(gpus)
+    return {"requests": {"cpu": wanted.cpu, **bounded}, "limits": bounded}
 
 
 def _stage_container(
@@ -208,11 +225,11 @@ def _stage_container(
         STAGE_CONTAINER,
         options.image,
         [*inside, *_launcher(work, pods), *work.command],
-        resources(pods.cpu, pods.memory, pods.gpus, options),
+        resources(pods, options, gpus=pods.gpus),
     )
     env = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1", **options.env, **work.env}
     if pods.fsdp:
-        env |= _fsdp(options)
+        env |= fsdp(options)
     return made | {
         "workingDir": options.data.mount,
         "env": [
@@ -230,9 +247,7 @@ def _data_container(
     """Pulls what the stage reads, by digest, before the stage begins."""
     command = ["python", "-m", "interloom.cluster.inside", "fetch", "--inputs", INPUTS,
                "--message", MESSAGE, "--params", PARAMS]  # fmt: skip
-    made = container(
-        DATA_CONTAINER, options.image, command, resources(pods.cpu, pods.memory, 0, options)
-    )
+    made = container(DATA_CONTAINER, options.image, command, resources(pods, options, gpus=0))
     return made | {
         "workingDir": options.data.mount,
         "env": environment({"HOME": "/tmp", "PYTHONUNBUFFERED": "1", **options.env}),
@@ -253,9 +268,9 @@ def secrets(options: ClusterSettings) -> list[Object]:
 
 def _launcher(work: Work, pods: StagePods) -> list[str]:
     """torchrun, where a stage has several processes; the first is always in the first pod."""
-    each = max(1, pods.gpus)
-    if pods.pods == each == 1:
+    if pods.processes == 1:
         return []
+    each = pods.processes // pods.pods
     if pods.pods == 1:
         return ["torchrun", "--standalone", f"--nproc-per-node={each}", "--no-python"]
     return [
@@ -270,7 +285,7 @@ def _launcher(work: Work, pods: StagePods) -> list[str]:
     ]
 
 
-def _fsdp(options: ClusterSettings) -> dict[str, str]:
+def fsdp(options: ClusterSettings) -> dict[str, str]:
     """accelerate's own variables for FSDP2, as ``accelerate launch`` would set them."""
     return {
         "ACCELERATE_USE_FSDP": "true",

@@ -1,14 +1,15 @@
 """``interloom cluster preflight``: what can be known to fail before the first pod starts.
 
-The manifests of an overlay and the very Jobs and pods that the executor would make are given to
-the API server as a dry run. What a dry run does not see is looked at: Secrets and their keys,
-volumes, quota for all pods of a stage together, images, the servers that a stage needs, the DVC
-remote. Nothing is changed.
+The manifests of an overlay and the very Jobs, model servers and pods that the executor would make
+are given to the API server as a dry run. What a dry run does not see is looked at: Secrets and
+their keys, volumes, quota for all pods of a stage together, images, the servers that a stage needs,
+the DVC remote. Nothing is changed.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,22 +19,25 @@ from interloom.cluster import manifests as made
 from interloom.cluster.data import TransferError, reach, remote_options
 from interloom.cluster.dry_run import DryRun
 from interloom.cluster.names import Origin, labels
-from interloom.cluster.quantities import Amounts, add, amount, pod_amounts, shown
+from interloom.cluster.quantities import amount, most_amounts, shown
 from interloom.cluster.rendered import (
     WORKLOADS,
     Manifest,
     claims,
     containers,
     label,
+    most_replicas,
     named,
     of_kind,
     pod_spec,
     render,
     secret_keys,
 )
+from interloom.cluster.services import objects
 from interloom.doctor import Finding
 from interloom.errors import InterloomError
 from interloom.settings import Settings
+from interloom.stages import find_stage
 
 SHARED_MODE = "ReadWriteMany"
 
@@ -44,9 +48,16 @@ class StageJob:
 
     name: str
     manifest: Manifest
+    servers: tuple[Manifest, ...]
+    """What the run would have of its own: Deployments, Services, autoscalers."""
     pods: int
     needs: tuple[str, ...]
     gpus: int
+
+    @property
+    def workloads(self) -> list[Manifest]:
+        """All that has pods."""
+        return [self.manifest, *of_kind(self.servers, *WORKLOADS)]
 
 
 def examine(root: Path, settings: Settings, overlay: Path) -> Iterator[Finding]:
@@ -61,8 +72,9 @@ def examine(root: Path, settings: Settings, overlay: Path) -> Iterator[Finding]:
     if not any(settings.cluster.runs(job.name) for job in jobs):
         text = "cluster.stages sends no stage to the cluster: those it names are checked"
         yield Finding("note", "stages", text)
-    workloads = [*of_kind(manifests, *WORKLOADS), *(job.manifest for job in jobs)]
-    yield from _images(settings, manifests)
+    of_jobs = [workload for job in jobs for workload in job.workloads]
+    workloads = [*of_kind(manifests, *WORKLOADS), *of_jobs]
+    yield from _images(settings, [*manifests, *of_jobs])
     yield from _remote(root, settings)
     server = DryRun(settings.cluster.context)
     yield Finding("good", "cluster", f"Kubernetes {server.version} at {server.address}")
@@ -80,12 +92,17 @@ def examine(root: Path, settings: Settings, overlay: Path) -> Iterator[Finding]:
 
 
 def stage_jobs(settings: Settings) -> list[StageJob]:
-    """The Jobs of the stages that run on the cluster, or, if none does, of all that it names."""
+    """The Jobs of the stages that run on the cluster, or, if none does, of all that it names.
+
+    Raises:
+        InterloomError: a stage that is none, or that cannot run in so many processes.
+    """
     options = settings.cluster
     chosen = [name for name in options.stages if options.runs(name)] or list(options.stages)
     found = []
     for name in chosen:
         pods = options.stages[name]
+        made.check_processes(find_stage(name), pods)
         work = made.Work(
             stage=name,
             name=f"{name}-preflight",
@@ -94,17 +111,23 @@ def stage_jobs(settings: Settings) -> list[StageJob]:
             labels=labels(name, Origin("", "")),
         )
         job = made.job(work, options, pods, {}, round(60 * options.deadline_minutes))
-        found.append(StageJob(name, job, pods.pods, pods.needs, pods.gpus))
+        own = [need for need in pods.needs if not options.services[need].shared]
+        servers = tuple(
+            body
+            for need in own
+            for _, body in objects(work, f"{work.name}-{need}", options.services[need], options)
+        )
+        found.append(StageJob(name, job, servers, pods.pods, pods.needs, pods.gpus))
     return found
 
 
 def _images(settings: Settings, manifests: Sequence[Manifest]) -> Iterator[Finding]:
     """Whether images are pinned, and the stages' image is one that the cluster is given anyhow."""
-    images = {settings.cluster.image: "cluster.image"} | {
+    images = {
         container["image"]: label(workload)
         for workload in of_kind(manifests, *WORKLOADS)
         for container in containers(pod_spec(workload))
-    }
+    } | {settings.cluster.image: "cluster.image"}
     loose = [f"{image} ({who})" for image, who in sorted(images.items()) if not _pinned(image)]
     if loose:
         text = f"{', '.join(loose)}: give a tag with a version, or a digest"
@@ -163,18 +186,11 @@ def _applied(server: DryRun, manifests: Sequence[Manifest]) -> Iterator[Finding]
 
 
 def _stages(server: DryRun, jobs: Sequence[StageJob], namespace: str) -> Iterator[Finding]:
-    """Each stage's Job, and one of its pods: pods are where admission looks most closely."""
+    """Each stage's Job and servers, and a pod of each: pods are where admission looks most
+    closely."""
     for job in jobs:
-        pod = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {
-                "name": f"{job.name}-preflight",
-                "labels": job.manifest["spec"]["template"]["metadata"]["labels"],
-            },
-            "spec": pod_spec(job.manifest),
-        }
-        answers = [server.create(body, namespace) for body in (job.manifest, pod)]
+        bodies = [job.manifest, *job.servers, *map(_pod_of, job.workloads)]
+        answers = [server.create(body, namespace) for body in bodies]
         refusals = [answer.message for answer in answers if not answer.taken]
         if refusals:
             yield Finding("missing", "stages", f"{job.name}: {'; '.join(refusals)}")
@@ -183,18 +199,30 @@ def _stages(server: DryRun, jobs: Sequence[StageJob], namespace: str) -> Iterato
             yield Finding("good", "stages", text)
 
 
+def _pod_of(workload: Manifest) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": workload["metadata"]["name"],
+            "labels": workload["spec"]["template"]["metadata"]["labels"],
+        },
+        "spec": pod_spec(workload),
+    }
+
+
 def _quota(
     server: DryRun, jobs: Sequence[StageJob], manifests: Sequence[Manifest], namespace: str
 ) -> Iterator[Finding]:
-    """Whether the namespace's quotas have room for all pods of each stage together."""
+    """Whether the namespace's quotas have room for all pods of each stage together, those of its
+    own servers included."""
     quotas = server.get("v1", "ResourceQuota", namespace).body.get("items", [])
     rendered = of_kind(manifests, "ResourceQuota")
     if not quotas and rendered:
         yield Finding("note", "quota", "none is there yet: that of the overlay is looked at")
         quotas = [{"metadata": q["metadata"], "spec": q["spec"]} for q in rendered]
     for job in jobs:
-        wanted: Amounts = {}
-        add(wanted, pod_amounts(pod_spec(job.manifest)), job.pods)
+        wanted = most_amounts(job.workloads)
         never, later = [], []
         for quota in quotas:
             hard = quota["spec"].get("hard", {})
@@ -249,7 +277,7 @@ def _volumes(
     namespace: str,
 ) -> Iterator[Finding]:
     """Whether claims are there or in the overlay, and shared where several pods mount them."""
-    together = {claim for job in jobs if job.pods > 1 for claim in claims(job.manifest)}
+    together = {claim for job in jobs for claim in _shared_claims(job)}
     for claim in sorted({name for workload in workloads for name in claims(workload)}):
         there = server.get("v1", "PersistentVolumeClaim", namespace, claim)
         found = there.body if there.taken else named(manifests, "PersistentVolumeClaim", claim)
@@ -268,6 +296,15 @@ def _volumes(
         else:
             phase = found.get("status", {}).get("phase", "Pending")
             yield Finding("good", "volumes", f"{claim} is there ({phase})")
+
+
+def _shared_claims(job: StageJob) -> set[str]:
+    """Claims that several pods of a stage and its servers mount."""
+    mounted = Counter[str]()
+    for workload in job.workloads:
+        for claim in claims(workload):
+            mounted[claim] += most_replicas(workload, job.servers)
+    return {claim for claim, pods in mounted.items() if pods > 1}
 
 
 def _servers(

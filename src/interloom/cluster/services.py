@@ -9,18 +9,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from interloom.cluster import manifests, names
-from interloom.cluster.api import AUTOSCALERS, DEPLOYMENTS, SERVICES, Api
+from interloom.cluster import failures, manifests, names
+from interloom.cluster.api import (
+    AUTOSCALERS,
+    DEPLOYMENTS,
+    EVENTS,
+    PODS,
+    SERVICES,
+    Api,
+    Resource,
+)
 from interloom.cluster.manifests import Object, Work
 from interloom.cluster.settings import ClusterSettings, ServiceSettings, StagePods
 from interloom.errors import InterloomError
 
 LOOK_SECONDS = 1.0
-PART = "service"
+PART, ROLLOUTS = "service", "rollouts"
+"""Components of servers of a run's own. Those that write rollouts are a part of the training: they
+connect to its pods to be given the policy's weights, which network policies let no other do."""
 KEYS = "/run/interloom"
 INSTANCE = "app.kubernetes.io/instance"
 IMAGE_PROJECT = "/app"
 """The project folder of the image (Dockerfile)."""
+Labels = dict[str, str]
 
 
 class Services:
@@ -69,11 +80,7 @@ class Services:
     def _make(self, work: Work, job: Object, name: str, service: ServiceSettings) -> None:
         """Make one of the run's own; it goes with the Job, whatever becomes of this process."""
         called = self._object(name)
-        deployment = _deployment(work, called, service, self._options)
-        bodies = [(DEPLOYMENTS, deployment), (SERVICES, _service(work, called, service))]
-        if service.max_replicas > service.replicas:
-            bodies.append((AUTOSCALERS, _autoscaler(work, called, service)))
-        for resource, body in bodies:
+        for resource, body in objects(work, called, service, self._options):
             self._api.ensure(resource, manifests.owned(body, job))
         self._say(f"the run has its own server {called} ({service.replicas} replica(s))")
 
@@ -94,33 +101,47 @@ class Services:
             if time.monotonic() > end:
                 raise InterloomError(
                     f"the server {called} has {ready} of {wanted} replicas ready after "
-                    f"cluster.start_minutes = {self._options.start_minutes:g}{_why(status)}"
+                    f"cluster.start_minutes = {self._options.start_minutes:g}{self._why(found)}"
                 )
             if not told:
                 self._say(f"waiting for the server {called}: {ready} of {wanted} replicas ready")
                 told = True
             time.sleep(LOOK_SECONDS)
 
+    def _why(self, deployment: Object) -> str:
+        """What keeps a Deployment's pods from being there, or from running."""
+        refused = failures.condition(deployment, "ReplicaFailure")
+        if refused is not None:
+            return f": {refused.get('message', '')}"
+        chosen = deployment["spec"]["selector"].get("matchLabels", {})
+        labels = ",".join(f"{name}={value}" for name, value in chosen.items())
+        pods, _ = self._api.list(PODS, labels=labels)
+        events, _ = self._api.list(EVENTS)
+        for pod in pods:
+            problem = failures.pod_waiting(pod, events)
+            if problem is not None:
+                return f": {problem.text}"
+        return ""
 
-def _why(status: Object) -> str:
-    """What the Deployment's conditions complain of."""
-    said = [
-        condition.get("message", "")
-        for condition in status.get("conditions") or []
-        if condition["type"] == "ReplicaFailure" and condition["status"] == "True"
+
+def objects(
+    work: Work, called: str, service: ServiceSettings, options: ClusterSettings
+) -> list[tuple[Resource, Object]]:
+    """A server of the run's own: its Deployment, its Service, and what scales it."""
+    part = ROLLOUTS if service.remote == "rollouts" else PART
+    labels = {**work.labels, names.PART: part, INSTANCE: called}
+    made = [
+        (DEPLOYMENTS, _deployment(labels, called, service, options)),
+        (SERVICES, _service(labels, called, service)),
     ]
-    return f": {said[0]}" if said else ""
-
-
-def _labels(work: Work, called: str) -> dict[str, str]:
-    return {**work.labels, names.PART: PART, INSTANCE: called}
+    if service.max_replicas > service.replicas:
+        made.append((AUTOSCALERS, _autoscaler(labels, called, service)))
+    return made
 
 
 def _deployment(
-    work: Work, called: str, service: ServiceSettings, options: ClusterSettings
+    labels: Labels, called: str, service: ServiceSettings, options: ClusterSettings
 ) -> Object:
-    """The server's Deployment."""
-    labels = {**_labels(work, called)}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -139,7 +160,7 @@ def _pod(service: ServiceSettings, options: ClusterSettings) -> Object:
     shared = options.data.kind == "volume"
     project = options.data.mount if shared else IMAGE_PROJECT
     volumes: list[Object] = [
-        {"name": "scratch", "emptyDir": {}},
+        {"name": "scratch", "emptyDir": {"sizeLimit": service.disk}},
         {
             "name": "shared-memory",
             "emptyDir": {"medium": "Memory", "sizeLimit": options.shared_memory},
@@ -164,7 +185,7 @@ def _pod(service: ServiceSettings, options: ClusterSettings) -> Object:
         "server",
         service.image or options.image,
         service.command,
-        manifests.resources(service.cpu, service.memory, service.gpus, options),
+        manifests.resources(service, options, gpus=service.gpus),
     )
     return {
         "serviceAccountName": options.service_account,
@@ -189,11 +210,11 @@ def _pod(service: ServiceSettings, options: ClusterSettings) -> Object:
     }
 
 
-def _service(work: Work, called: str, service: ServiceSettings) -> Object:
+def _service(labels: Labels, called: str, service: ServiceSettings) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": called, "labels": _labels(work, called)},
+        "metadata": {"name": called, "labels": labels},
         "spec": {
             "selector": {INSTANCE: called},
             "ports": [{"port": service.port, "targetPort": service.port}],
@@ -201,12 +222,12 @@ def _service(work: Work, called: str, service: ServiceSettings) -> Object:
     }
 
 
-def _autoscaler(work: Work, called: str, service: ServiceSettings) -> Object:
+def _autoscaler(labels: Labels, called: str, service: ServiceSettings) -> Object:
     target = {"type": "Utilization", "averageUtilization": service.busy_percent}
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
-        "metadata": {"name": called, "labels": _labels(work, called)},
+        "metadata": {"name": called, "labels": labels},
         "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": called},
             "minReplicas": service.replicas,

@@ -83,11 +83,18 @@ class ServiceSettings(Section):
     """Per replica."""
     cpu: Quantity
     memory: Quantity
+    disk: Quantity
+    """Per replica, as of a stage's pods."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> ServiceSettings:
+    def _consistent(self) -> ServiceSettings:
         if self.max_replicas < self.replicas:
             raise ValueError("max_replicas must be at least replicas")
+        if self.remote == "rollouts" and (self.shared or self.max_replicas > 1):
+            raise ValueError(
+                "a server for rollouts has the weights of one run: shared must be false, and "
+                "max_replicas 1"
+            )
         return self
 
 
@@ -103,10 +110,18 @@ class StagePods(Section):
     """Per pod, asked for."""
     memory: Quantity
     """Per pod, asked for and allowed."""
+    disk: Quantity
+    """Per pod, asked for and allowed: room on the node for ``/tmp`` and, with ``data.kind`` dvc,
+    for what is pulled and written."""
     fsdp: bool
     """Shard weights and optimiser over all processes instead of copying them."""
     needs: tuple[str, ...]
     """Names in ``cluster.services``."""
+
+    @property
+    def processes(self) -> int:
+        """Of all pods together: one a GPU, or one a pod without."""
+        return self.pods * max(1, self.gpus)
 
 
 class ClusterSettings(Section):
@@ -156,6 +171,9 @@ class ClusterSettings(Section):
             for service in stage.needs:
                 if service not in self.services:
                     raise ValueError(f"stages.{name}.needs: no {service!r} in cluster.services")
+            told = [self.services[service].remote for service in stage.needs]
+            if len(set(told)) < len(told):
+                raise ValueError(f"stages.{name}.needs: two services with the same `remote`")
         if self.data.kind == "volume" and not self.data.claim:
             raise ValueError("data.kind: volume needs data.claim")
         for image in (self.image, *(service.image for service in self.services.values())):

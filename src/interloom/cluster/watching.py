@@ -162,12 +162,7 @@ class Watcher:
 
     def _patience(self, job: Object, pods: Sequence[Object], events: Sequence[Object]) -> None:
         """Wait for room, quota, images and volumes up to the limit, then give up."""
-        alive = [
-            pod for pod in pods
-            if "deletionTimestamp" not in pod["metadata"]
-            and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
-        ]  # fmt: skip
-        problem = failures.waiting(job, alive, events, self.options)
+        problem = failures.waiting(job, pods, events, self.options, time.time())
         if problem is None:
             self.waiting.clear()
             return

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -13,6 +13,7 @@ from interloom.errors import InterloomError
 from interloom.params import Section, explain, read_params
 
 FILE = Path(__file__).with_name("calibration.yaml")
+Size = TypeVar("Size")
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -32,6 +33,7 @@ class GpuFigures(Section):
     memory: Figure
     peak: Figure
     bandwidth: Figure
+    link: Figure
     price: Figure
 
 
@@ -42,6 +44,8 @@ class ShareFigures(Section):
     drawing: Figure
     prefill: Figure
     decoding: Figure
+    generating: Figure
+    linking: Figure
 
 
 class MemoryFigures(Section):
@@ -55,8 +59,8 @@ class MemoryFigures(Section):
     rollouts: Figure
 
 
-class VlmFigures(Section):
-    """The size of a vision-language model."""
+class LanguageFigures(Section):
+    """The size of a model that reads and writes tokens."""
 
     parameters: Figure
     layers: int
@@ -64,6 +68,11 @@ class VlmFigures(Section):
     kv_heads: int
     head_dim: int
     vocabulary: int
+
+
+class VlmFigures(LanguageFigures):
+    """The size of a vision-language model."""
+
     image_token_pixels: int
     """Pixels that one image token stands for."""
 
@@ -90,6 +99,31 @@ class DataFigures(Section):
     edited_share: Figure
     steps_per_item: Figure
     image: Figure
+
+
+class StoryFigures(Section):
+    """What becomes of the adaptive system's requests; lengths in tokens, pictures apart."""
+
+    stories: Figure
+    requests_per_story: Figure
+    references: Figure
+    reflection_pictures: Figure
+    plan_steps: Figure
+    step_tries: Figure
+    rollout_pictures: Figure
+    prompt: Figure
+    evaluation: Figure
+    reflection: Figure
+    step: Figure
+    picture_frame: Figure
+
+
+class BenchmarkFigures(Section):
+    """A published benchmark."""
+
+    items: Figure
+    calls: Figure
+    """Of the judge, per answer."""
 
 
 class TokenFigures(Section):
@@ -133,9 +167,12 @@ class Calibration(Section):
     shares: ShareFigures
     memory: MemoryFigures
     vlms: dict[str, VlmFigures]
+    unified: dict[str, LanguageFigures]
     generators: dict[str, GeneratorFigures]
     data: DataFigures
     tokens: TokenFigures
+    stories: StoryFigures
+    benchmarks: dict[str, BenchmarkFigures]
     calls: CallFigures
     published: PublishedFigures
 
@@ -145,12 +182,15 @@ class Calibration(Section):
         Raises:
             InterloomError: the calibration does not know it.
         """
-        if name not in self.vlms:
-            raise InterloomError(
-                f"models.vlm: the calibration has no sizes of {name!r} (it knows "
-                f"{', '.join(self.vlms)}): copy {FILE.name}, add it, and give --calibration"
-            )
-        return self.vlms[name]
+        return _known(self.vlms, name, "models.vlm: the calibration has no sizes of")
+
+    def unified_model(self, name: str) -> LanguageFigures:
+        """The size of a unified model of the params file.
+
+        Raises:
+            InterloomError: the calibration does not know it.
+        """
+        return _known(self.unified, name, "unified.model: the calibration has no sizes of")
 
     def generator(self, name: str) -> GeneratorFigures:
         """The size of a generator of the params file.
@@ -158,12 +198,18 @@ class Calibration(Section):
         Raises:
             InterloomError: the calibration does not know it.
         """
-        if name not in self.generators:
-            raise InterloomError(
-                f"models: the calibration has no sizes of the generator {name!r} (it knows "
-                f"{', '.join(self.generators)}): copy {FILE.name}, add it, and give --calibration"
-            )
-        return self.generators[name]
+        return _known(
+            self.generators, name, "models: the calibration has no sizes of the generator"
+        )
+
+
+def _known(sizes: Mapping[str, Size], name: str, problem: str) -> Size:
+    if name not in sizes:
+        raise InterloomError(
+            f"{problem} {name!r} (it knows {', '.join(sizes)}): copy {FILE.name}, add it, and give "
+            "--calibration"
+        )
+    return sizes[name]
 
 
 def load(path: Path = FILE) -> Calibration:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from interloom.planning import adaptive
 from interloom.planning.calibration import Calibration
 from interloom.planning.formulas import FLOAT32
 from interloom.planning.remote import NOTHING_MEASURED, Calls, Measured, What, calls_of, data_calls
 from interloom.planning.training import (
     HOUR,
     Training,
+    alone,
     answering_seconds,
     drawing_seconds,
     grpo,
     machine_of,
+    of_agents,
     sft,
 )
 from interloom.planning.volumes import Rows, Volumes, image_bytes, volumes
-from interloom.settings import EvaluateSettings, Settings
-from interloom.stages import STAGES
+from interloom.settings import AskedSettings, EvaluateSettings, GeneratorSettings, Settings
+from interloom.stages import STAGES, System, find_stage
 
-BENCHMARK_ITEMS = {"ueval": 1000, "wise": 1000, "rise": 360}
-"""Items of the published benchmarks."""
 GB = 1e9
+CODE_PIXELS = 8
+"""Side of what one token of a unified model's picture stands for (Emu3's tokenizer)."""
 
 
 @dataclass
@@ -54,6 +58,7 @@ class Plan:
     profile: str
     stages: list[StagePlan]
     volumes: Volumes
+    stories: adaptive.Stories
     usd_per_gpu_hour: float
     warnings: list[str]
 
@@ -61,10 +66,13 @@ class Plan:
     def gpu_hours(self) -> float:
         return sum(stage.gpu_hours for stage in self.stages)
 
-    @property
-    def training_hours(self) -> float:
-        """Hours of cards of the three trainings."""
-        return sum(s.gpu_hours for s in self.stages if s.stage.startswith(("sft-", "grpo-")))
+    def training_hours(self, system: System) -> float:
+        """Hours of cards of a system's trainings: three of the agents, two of the adaptive one."""
+        return sum(
+            plan.gpu_hours
+            for plan in self.stages
+            if (spec := find_stage(plan.stage)).together and spec.system == system
+        )
 
     @property
     def storage(self) -> float:
@@ -92,20 +100,24 @@ def make_plan(
     Raises:
         InterloomError: a model without sizes in the calibration, or without a price.
     """
-    amounts = volumes(settings, known, rows)
+    amounts, told = volumes(settings, known, rows), adaptive.stories(settings, known)
     stages = {spec.name: StagePlan(spec.name) for spec in STAGES}
     _data(stages, settings, known, amounts, seen)
     _training(stages, settings, known, amounts, seen)
-    _evaluation(stages["evaluate"], settings, known, amounts, seen)
+    _generation(stages["generate"], settings, known, amounts, seen)
+    _adaptive(stages, settings, known, told, seen)
+    for name, asked in (
+        ("evaluate", settings.evaluate), ("evaluate-adaptive", settings.evaluate_adaptive)
+    ):  # fmt: skip
+        stages[name].calls += _grading(name, asked, asked.systems, settings, known, seen)
     for stage in stages.values():
         # Calls of different kinds wait for the same limits, so they add up.
         stage.hours = max(stage.hours, sum(call.hours for call in stage.calls))
         # Cards that wait for calls are paid for like others.
         stage.gpu_hours = max(stage.gpu_hours, stage.gpus * stage.hours)
     made = list(stages.values())
-    return Plan(
-        settings.profile, made, amounts, known.gpu.price.value, _warnings(made, settings, known)
-    )
+    warnings = [*_too_large(made, known), *_too_dear(made, settings), *_too_long(made, settings)]
+    return Plan(settings.profile, made, amounts, told, known.gpu.price.value, warnings)
 
 
 def _data(
@@ -122,15 +134,14 @@ def _data(
         (settings.models.generator, amounts.strong),
         (settings.models.generator_weak, amounts.weak),
     ):
-        drawing.storage += pictures * image_bytes(generator, known)
+        drawing.storage += pictures * image_bytes(generator.image_size, known)
         if generator.backend in ("diffusers", "http"):
             drawing.gpus = 1
             drawing.gpu_hours += pictures * drawing_seconds(generator, known) / HOUR
-            held = known.generator(generator.model)
-            size = (held.transformer.value + held.others.value) * 2 * GB
-            drawing.memory = max(drawing.memory, size + known.memory.overhead.value * GB)
+            size = _generator_bytes(generator, known) + known.memory.overhead.value * GB
+            drawing.memory = max(drawing.memory, size)
     drawing.hours = drawing.gpu_hours
-    one = image_bytes(settings.models.generator, known)
+    one = image_bytes(settings.models.generator.image_size, known)
     # Two pictures a row; the gate writes pages and figures alone.
     stages["critic-data"].storage = 2 * one * (amounts.rows.critic + amounts.rows.rl)
     pictures = known.data.planner_images.value
@@ -148,30 +159,40 @@ def _training(
     planner_rows = rows.planner + settings.sft_planner.with_critic_rows * rows.critic
     made = {
         "sft-planner": sft(
-            "sft-planner",
             settings.sft_planner,
             planner_rows,
             amounts.planner_tokens,
             tokens.planner_answer.value,
-            settings,
+            of_agents("sft-planner", settings, known),
             known,
+            batch=4 * settings.sft_planner.micro_batch_size,
         ),
         "sft-critic": sft(
-            "sft-critic",
             settings.sft_critic,
             rows.critic,
             amounts.critic_tokens,
             tokens.critic_answer.value,
-            settings,
+            of_agents("sft-critic", settings, known),
             known,
+            batch=4 * settings.sft_critic.micro_batch_size,
         ),
         "grpo-critic": grpo(settings, known, amounts, seen),
     }
     parameters = known.vlm(settings.models.vlm).parameters.value * GB
     for name, training in made.items():
         _fill(stages[name], training)
-        # The model, the best weights, and two checkpoints with the optimiser but no gradients.
-        stages[name].storage = parameters * (2 * 2 + 2 * (known.memory.sharded.value - FLOAT32))
+        stages[name].storage = _checkpoint_bytes(parameters, known)
+
+
+def _checkpoint_bytes(parameters: float, known: Calibration) -> float:
+    """The model, the best weights, and two checkpoints with the optimiser but no gradients."""
+    return parameters * (2 * 2 + 2 * (known.memory.sharded.value - FLOAT32))
+
+
+def _generator_bytes(generator: GeneratorSettings, known: Calibration) -> float:
+    """Of its weights on a card."""
+    held = known.generator(generator.model)
+    return (held.transformer.value + held.others.value) * 2 * GB
 
 
 def _fill(stage: StagePlan, training: Training) -> None:
@@ -183,12 +204,73 @@ def _fill(stage: StagePlan, training: Training) -> None:
     stage.calls += training.calls
 
 
-def _evaluation(
+def _items(options: AskedSettings, known: Calibration) -> dict[str, float]:
+    """How many items of each benchmark are asked."""
+    return {
+        name: min(float(options.items), known.benchmarks[name].items.value)
+        for name in options.benchmarks
+    }
+
+
+def _grading(
+    stage: str,
+    options: AskedSettings,
+    systems: Sequence[str],
+    settings: Settings,
+    known: Calibration,
+    seen: Measured,
+) -> list[Calls]:
+    """The judge's calls about every system's answers."""
+    per_system = sum(
+        items * known.benchmarks[name].calls.value for name, items in _items(options, known).items()
+    )
+    count = per_system * len(systems)
+    return calls_of(stage, "grades", count, settings, known, seen, pictures=1.0)
+
+
+def _adaptive(
+    stages: dict[str, StagePlan],
+    settings: Settings,
+    known: Calibration,
+    told: adaptive.Stories,
+    seen: Measured,
+) -> None:
+    unified = settings.unified
+    weights = known.unified_model(unified.model).parameters.value * GB
+    held = weights * 2 + known.memory.overhead.value * GB
+    one = image_bytes(unified.image_pixels or unified.grid_side * CODE_PIXELS, known)
+    data, made = stages["adaptive-data"], adaptive.escalation(settings, known, told, seen)
+    generator = settings.models.generator_named(settings.adaptive_data.generator)
+    data.gpus, data.memory, data.calls = 1, held, [*made.calls]
+    data.gpu_hours = made.seconds / HOUR
+    if generator.backend in ("diffusers", "http"):
+        data.gpu_hours += made.repairs * drawing_seconds(generator, known) / HOUR
+    if generator.backend == "diffusers":
+        data.memory += _generator_bytes(generator, known)
+    data.hours = data.gpu_hours
+    # Stories with their references, and those of the requests for RL.
+    shown = known.stories.references.value
+    data.storage = one * (told.stories * (told.story_pictures + shown) + told.rl_requests * shown)
+    for name, training in (
+        ("sft-adaptive", adaptive.sft_adaptive(settings, known, told, seen)),
+        ("grpo-adaptive", adaptive.grpo_adaptive(settings, known, told, seen)),
+    ):
+        _fill(stages[name], training)
+        stages[name].storage = _checkpoint_bytes(weights, known)
+    answers = stages["generate-adaptive"]
+    items = sum(_items(settings.evaluate_adaptive, known).values())
+    answers.gpus, answers.memory = 1, held
+    answers.hours = adaptive.answering_hours(settings, known, told, items)
+    systems = len(settings.evaluate_adaptive.systems)
+    answers.storage = items * systems * told.rollout_pictures * one
+
+
+def _generation(
     stage: StagePlan, settings: Settings, known: Calibration, amounts: Volumes, seen: Measured
 ) -> None:
     """Each system on each benchmark; answers that several systems share are counted for each."""
     options = settings.evaluate
-    items = sum(min(options.items, BENCHMARK_ITEMS[name]) for name in options.benchmarks)
+    items = sum(_items(options, known).values())
     steps = items * known.data.steps_per_item.value
     tries = min(known.data.attempts_per_step.value, options.max_attempts)
     agents = [name for name in options.systems if name != "generator"]
@@ -200,20 +282,19 @@ def _evaluation(
     stage.memory = known.vlm(settings.models.vlm).parameters.value * 2 * 2 * GB
     if generator.backend in ("diffusers", "http"):
         seconds += pictures * drawing_seconds(generator, known)
-        held = known.generator(generator.model)
-        stage.memory += (held.transformer.value + held.others.value) * 2 * GB
+        stage.memory += _generator_bytes(generator, known)
     stage.memory += known.memory.overhead.value * GB
-    stage.gpus = machine_of("evaluate", settings).processes
+    stage.gpus = machine_of("generate", settings).processes
     stage.gpu_hours = seconds / HOUR
     stage.hours = stage.gpu_hours / stage.gpus
-    stage.storage = pictures * image_bytes(generator, known)
+    stage.storage = pictures * image_bytes(generator.image_size, known)
     if "oracle" in options.systems:
         work: tuple[tuple[What, float, float], ...] = (
             ("plans", items, 0.5),
             ("critiques", steps * tries, 2.0),
         )
         for what, count, shown in work:
-            stage.calls += calls_of("evaluate", what, count, settings, known, seen, pictures=shown)
+            stage.calls += calls_of("generate", what, count, settings, known, seen, pictures=shown)
 
 
 def _agents_seconds(
@@ -224,35 +305,53 @@ def _agents_seconds(
     settings: Settings,
     known: Calibration,
 ) -> float:
-    size, tokens = known.vlm(settings.models.vlm), known.tokens
+    writer, tokens = alone(known.vlm(settings.models.vlm), known), known.tokens
     planning = answering_seconds(
-        plans, tokens.planner_text.value, tokens.planner_answer.value, options.batch_size, size,
+        plans, tokens.planner_text.value, tokens.planner_answer.value, options.batch_size, writer,
         known,
     )  # fmt: skip
     answer = tokens.critic_answer.value
     prompt = amounts.critic_tokens - answer
-    return planning + answering_seconds(critiques, prompt, answer, options.batch_size, size, known)
+    return planning + answering_seconds(
+        critiques, prompt, answer, options.batch_size, writer, known
+    )
 
 
-def _warnings(stages: list[StagePlan], settings: Settings, known: Calibration) -> list[str]:
-    found = []
+def _too_large(stages: list[StagePlan], known: Calibration) -> Iterator[str]:
     room = known.gpu.memory.value * GB
     for stage in stages:
         if stage.memory > room:
             largest = max(stage.memory_parts, key=stage.memory_parts.__getitem__, default="")
             hint = f", most of it {largest}" if largest else ""
-            found.append(
+            yield (
                 f"{stage.stage} needs {stage.memory / GB:.0f} GB of a card with "
                 f"{known.gpu.memory.value:.0f}{hint}{_remedy(largest)}"
             )
+
+
+def _too_dear(stages: list[StagePlan], settings: Settings) -> Iterator[str]:
     for name, remote in settings.remote:
         usd = sum(call.usd for s in stages for call in s.calls if call.backend == name)
         if usd > remote.budget_usd:
-            found.append(
+            yield (
                 f"calls to {name} cost about {usd:,.0f} US$, and remote.{name}.budget_usd is "
                 f"{remote.budget_usd:,.0f}: the run would end when that is spent"
             )
-    return found
+
+
+def _too_long(stages: list[StagePlan], settings: Settings) -> Iterator[str]:
+    """Stages that would be ended before their end; they go on from their checkpoints."""
+    for stage in stages:
+        own = settings.orchestration.stages.get(stage.stage, settings.orchestration)
+        limits = {"orchestration.*.timeout_minutes": own.timeout_minutes}
+        if stage.stage in settings.cluster.stages:
+            limits["cluster.deadline_minutes"] = settings.cluster.deadline_minutes
+        name, minutes = min(limits.items(), key=lambda limit: limit[1])
+        if 60 * stage.hours > minutes:
+            yield (
+                f"{stage.stage} takes about {stage.hours:,.0f} hours, and {name} ends it after "
+                f"{minutes / 60:,.0f}: raise it, or start the stage again, from its checkpoint"
+            )
 
 
 def _remedy(largest: str) -> str:
@@ -261,6 +360,7 @@ def _remedy(largest: str) -> str:
         "generator": ": set the generator's backend to http, so that it has cards of its own",
         "vLLM": ": set grpo_critic.use_vllm to false, or train on more cards",
         "weights, gradients, optimiser": ": set cluster.stages.*.fsdp, or use more cards",
+        "whole weights": ": set cluster.fsdp.reshard_after_forward",
         "activations": ": set gradient_checkpointing, or lower micro_batch_size",
         "logits": ": lower micro_batch_size",
     }.get(largest, "")

@@ -57,18 +57,37 @@ def seconds(flop: float, *, peak: float, share: float) -> float:
 
 
 def decoding_seconds(
-    answers: int, tokens: float, *, batch: int, weights: float, cache: float, bandwidth: float
+    answers: int,
+    tokens: float,
+    *,
+    batch: int,
+    weights: float,
+    cache: float,
+    bandwidth: float,
+    gathering: float = 0.0,
 ) -> float:
     """Time in which one card writes ``answers`` of ``tokens`` each, ``batch`` at a time.
 
     Each token reads all weights once and the cache of each answer in the batch:
-    ``⌈answers/batch⌉ · tokens · (weights + batch·cache) / bandwidth``, sizes in bytes, the
-    bandwidth (bytes/s) as it is reached. ``cache`` is that of one answer at its mean length.
+    ``⌈answers/batch⌉ · tokens · ((weights + batch·cache) / bandwidth + gathering)``, sizes in
+    bytes, the bandwidth (bytes/s) as it is reached. ``cache`` is that of one answer at its mean
+    length, ``gathering`` the seconds in which sharded weights come together.
 
     >>> decoding_seconds(16, 100, batch=8, weights=1.5e9, cache=0.0, bandwidth=1e12)
     0.3
     """
-    return ceil(answers / batch) * tokens * (weights + batch * cache) / bandwidth
+    each = (weights + batch * cache) / bandwidth + gathering
+    return ceil(answers / batch) * tokens * each
+
+
+def gathering_seconds(weights: float, *, processes: int, link: float) -> float:
+    """Time in which a process gets what the others hold of ``weights`` (bytes) by a ``link``
+    (bytes/s): for each token, where weights are sharded.
+
+    >>> gathering_seconds(16e9, processes=8, link=1e11)
+    0.14
+    """
+    return weights * (processes - 1) / processes / link
 
 
 def cache_bytes(tokens: float, *, layers: int, kv_heads: int, head_dim: int) -> float:

@@ -17,7 +17,7 @@ from interloom.planning.volumes import Volumes
 from interloom.settings import Settings
 
 RemoteName = Literal["gemini", "openai", "http"]
-What = Literal["words", "plans", "critiques", "scores", "pictures"]
+What = Literal["words", "plans", "critiques", "scores", "pictures", "analyses", "repairs", "grades"]
 REMOTE: tuple[RemoteName, ...] = ("gemini", "openai", "http")
 
 
@@ -109,13 +109,22 @@ def calls_of(
 
 def _who(what: What, settings: Settings) -> tuple[str, str]:
     """Backend and model for a kind of work."""
-    teacher = settings.teacher
-    if what == "pictures":
-        weak = settings.models.generator_weak
-        return weak.backend, weak.model
-    if what == "scores":
-        return teacher.judge_backend, teacher.judge_model
-    return teacher.backend, teacher.model
+    teacher, adaptive = settings.teacher, settings.adaptive_data
+    match what:
+        case "pictures":
+            weak = settings.models.generator_weak
+            return weak.backend, weak.model
+        case "scores":
+            return teacher.judge_backend, teacher.judge_model
+        case "analyses":
+            return adaptive.analyzer_backend, adaptive.analyzer_model
+        case "repairs":
+            mends = settings.models.generator_named(adaptive.generator)
+            return mends.backend, mends.model
+        case "grades":
+            return settings.grading.backend, settings.grading.model
+        case "words" | "plans" | "critiques":
+            return teacher.backend, teacher.model
 
 
 def _supposed(what: What, pictures: float, known: Calibration) -> PerCall:
@@ -126,11 +135,11 @@ def _supposed(what: What, pictures: float, known: Calibration) -> PerCall:
             return PerCall(calls.plan_input.value, calls.words_output.value)
         case "plans":
             return PerCall(calls.plan_input.value + seen, calls.plan_output.value)
-        case "critiques":
+        case "critiques" | "analyses":
             return PerCall(calls.critique_input.value + seen, calls.critique_output.value)
-        case "scores":
+        case "scores" | "grades":
             return PerCall(calls.score_input.value + seen, calls.score_output.value)
-        case "pictures":
+        case "pictures" | "repairs":
             return PerCall(seen, calls.picture_output.value, images=1.0)
 
 

@@ -18,10 +18,12 @@ def as_json(plan: Plan, known: Calibration) -> dict[str, Any]:
     return {
         "profile": plan.profile,
         "volumes": asdict(plan.volumes),
+        "stories": asdict(plan.stories),
         "stages": [asdict(stage) | {"usd_calls": stage.usd} for stage in plan.stages],
         "totals": {
             "gpu_hours": plan.gpu_hours,
-            "gpu_hours_training": plan.training_hours,
+            "gpu_hours_training": plan.training_hours("agents"),
+            "gpu_hours_training_adaptive": plan.training_hours("adaptive"),
             "gpu_hours_published": known.published.hours.value * known.published.gpus.value,
             "storage": plan.storage,
             "usd_calls": sum(stage.usd for stage in plan.stages),
@@ -44,17 +46,21 @@ def _page(plan: Plan, known: Calibration) -> list[RenderableType]:
     rows = plan.volumes.rows
     said = known.published
     hours = said.hours.value * said.gpus.value
-    trained = plan.training_hours
+    trained, told = plan.training_hours("agents"), plan.stories
     lines = [
         f"profile {plan.profile}: {plan.volumes.requests:,.0f} requests, "
         f"{plan.volumes.attempts:,.0f} pictures; rows: planner {rows.planner:,.0f}, critic SFT "
         f"{rows.critic:,.0f}, critic RL {rows.rl:,.0f}",
+        f"adaptive: {told.requests:,.0f} requests, {told.stories:,.0f} stories of "
+        f"{told.story_tokens:,.0f} tokens, {told.rl_requests:,.0f} requests for RL",
     ]
     totals = [
         f"altogether {plan.gpu_hours:,.1f} GPU-hours on {known.gpu.name}, {plan.storage / GB:,.0f} "
         f"GB, {plan.usd:,.0f} US$ ({sum(s.usd for s in plan.stages):,.0f} of it for calls)",
-        f"trainings {trained:,.1f} GPU-hours; the paper: {hours:,.0f} "
+        f"trainings of planner and critic {trained:,.1f} GPU-hours; the paper: {hours:,.0f} "
         f"({said.hours.value:.0f} h on {said.gpus.value:.0f}): {trained / hours:.2f} of it",
+        f"trainings of the adaptive system {plan.training_hours('adaptive'):,.1f} GPU-hours; its "
+        "paper says none",
         "Rules of thumb, right within tens of percents at best: `interloom plan --figures` shows "
         "what they rest on.",
     ]
@@ -117,6 +123,7 @@ def _calls(plan: Plan) -> Table:
                 f"{call.hours:,.1f}",
                 f"{call.usd:,.0f}",
             )
+    table.columns[2].no_wrap = False
     return table
 
 

@@ -1,4 +1,4 @@
-"""Hours and memory of the three trainings."""
+"""Hours and memory of trainings: what they have in common, and those of planner and critic."""
 
 from __future__ import annotations
 
@@ -6,12 +6,21 @@ from dataclasses import dataclass
 from math import ceil
 
 from interloom.planning import formulas as f
-from interloom.planning.calibration import Calibration, VlmFigures
+from interloom.planning.calibration import Calibration, LanguageFigures
 from interloom.planning.remote import Calls, Measured, calls_of
 from interloom.planning.volumes import Volumes
-from interloom.settings import GeneratorSettings, Settings, SftSettings, TrainerSettings
+from interloom.settings import (
+    AdaptiveGrpoSettings,
+    GeneratorSettings,
+    GrpoSettings,
+    Settings,
+    SftSettings,
+    TrainerSettings,
+)
 
 HOUR = 3600.0
+Parts = dict[str, float]
+"""Hours or bytes by what they are for."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +29,34 @@ class Machine:
 
     processes: int
     sharded: bool
+    gathers: bool = False
+    """Whether each forward pass gathers the weights anew (``cluster.fsdp.reshard_after_forward``);
+    if not, every card has them whole, beside its part of gradients and optimiser."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model that is trained, and where."""
+
+    size: LanguageFigures
+    dtype: str
+    """Its number type in inference."""
+    machine: Machine
+
+    @property
+    def parameters(self) -> float:
+        return self.size.parameters.value * 1e9
+
+
+@dataclass(frozen=True)
+class Writer:
+    """What writes answers: transformers' ``generate`` or vLLM, on cards that hold all weights or
+    gather them for every token."""
+
+    size: LanguageFigures
+    share: float
+    """Of a card's bandwidth that is reached."""
+    shards: int = 1
 
 
 @dataclass(frozen=True)
@@ -46,7 +83,8 @@ def machine_of(stage: str, settings: Settings) -> Machine:
     pods = settings.cluster.stages.get(stage)
     if pods is None:
         return Machine(1, sharded=False)
-    return Machine(pods.pods * max(1, pods.gpus), sharded=pods.fsdp)
+    gathers = pods.fsdp and settings.cluster.fsdp.reshard_after_forward
+    return Machine(pods.processes, pods.fsdp, gathers)
 
 
 def drawing_seconds(generator: GeneratorSettings, known: Calibration) -> float:
@@ -63,10 +101,22 @@ def drawing_seconds(generator: GeneratorSettings, known: Calibration) -> float:
     return f.seconds(flop, peak=known.gpu.peak.value * 1e12, share=known.shares.drawing.value)
 
 
+def generating(learner: Learner, known: Calibration) -> Writer:
+    """The model that is trained writes by transformers' ``generate``, sharded as it is."""
+    shards = learner.machine.processes if learner.machine.gathers else 1
+    return Writer(learner.size, known.shares.generating.value, shards)
+
+
+def alone(size: LanguageFigures, known: Calibration) -> Writer:
+    """A model on one card writes by transformers' ``generate``."""
+    return Writer(size, known.shares.generating.value)
+
+
 def answering_seconds(
-    answers: float, prompt: float, tokens: float, batch: int, size: VlmFigures, known: Calibration
+    answers: float, prompt: float, tokens: float, batch: int, writer: Writer, known: Calibration
 ) -> float:
     """One card reads ``answers`` prompts and writes as many answers, ``batch`` at a time."""
+    size = writer.size
     parameters = size.parameters.value * 1e9
     reading = f.seconds(
         f.forward_flop(parameters, answers * prompt),
@@ -78,52 +128,75 @@ def answering_seconds(
         tokens,
         batch=batch,
         weights=parameters * f.BFLOAT16,
-        cache=_cache(prompt + tokens / 2, size),
-        bandwidth=known.gpu.bandwidth.value * 1e12 * known.shares.decoding.value,
+        cache=cache_of(prompt + tokens / 2, size),
+        bandwidth=known.gpu.bandwidth.value * 1e12 * writer.share,
+        gathering=f.gathering_seconds(
+            parameters * f.BFLOAT16,
+            processes=writer.shards,
+            link=known.gpu.link.value * 1e12 * known.shares.linking.value,
+        ),
     )
     return reading + writing
 
 
-def _cache(tokens: float, size: VlmFigures) -> float:
+def cache_of(tokens: float, size: LanguageFigures) -> float:
+    """Bytes of one conversation's keys and values."""
     return f.cache_bytes(tokens, layers=size.layers, kv_heads=size.kv_heads, head_dim=size.head_dim)
 
 
+def of_agents(stage: str, settings: Settings, known: Calibration) -> Learner:
+    """Planner or critic."""
+    models = settings.models
+    return Learner(known.vlm(models.vlm), models.vlm_dtype, machine_of(stage, settings))
+
+
 def sft(
-    stage: str,
     options: SftSettings,
     rows: float,
     tokens: float,
     answer: float,
-    settings: Settings,
+    learner: Learner,
     known: Calibration,
+    *,
+    batch: int,
 ) -> Training:
-    """Supervised fine-tuning: ``rows·epochs`` samples, and the held-out answers on the way."""
-    machine, size = machine_of(stage, settings), known.vlm(settings.models.vlm)
-    seen = rows * options.epochs * tokens
-    training = f.seconds(
-        f.training_flop(
-            size.parameters.value * 1e9,
-            seen,
-            trained=_trained(options, size),
-            recompute=options.gradient_checkpointing,
-        ),
-        peak=known.gpu.peak.value * 1e12,
-        share=known.shares.training.value,
-    )
+    """Supervised fine-tuning: ``rows·epochs`` samples, and the held-out answers on the way,
+    ``batch`` at a time."""
+    machine = learner.machine
+    training = training_seconds(options, rows * options.epochs * tokens, learner, known)
     held_out = options.evaluations * answering_seconds(
         options.held_out / machine.processes,
         tokens - answer,
         answer,
-        4 * options.micro_batch_size,
-        size,
+        batch,
+        generating(learner, known),
         known,
     )
     parts = {"training": training / machine.processes / HOUR, "held-out answers": held_out / HOUR}
-    memory = memory_of(options, tokens, tokens, machine, settings, known)
+    memory = memory_of(options, tokens, tokens, learner, known)
     return Training(machine, parts, sum(memory.values()), memory)
 
 
-def _trained(options: TrainerSettings, size: VlmFigures) -> float:
+def training_seconds(
+    options: TrainerSettings,
+    tokens: float,
+    learner: Learner,
+    known: Calibration,
+    *,
+    forward_passes: int = 0,
+) -> float:
+    """One card trains on ``tokens``, and reads them ``forward_passes`` times more."""
+    flop = f.training_flop(
+        learner.parameters,
+        tokens,
+        trained=_trained(options, learner.size),
+        recompute=options.gradient_checkpointing,
+    )
+    flop += forward_passes * f.forward_flop(learner.parameters, tokens)
+    return f.seconds(flop, peak=known.gpu.peak.value * 1e12, share=known.shares.training.value)
+
+
+def _trained(options: TrainerSettings, size: LanguageFigures) -> float:
     if options.lora_rank:
         return f.lora_parameters(options.lora_rank, hidden=size.hidden, layers=size.layers)
     return size.parameters.value * 1e9
@@ -133,8 +206,7 @@ def memory_of(
     options: TrainerSettings,
     tokens: float,
     scored: float,
-    machine: Machine,
-    settings: Settings,
+    learner: Learner,
     known: Calibration,
 ) -> dict[str, float]:
     """Bytes of one card at the height of a training step, by what they are for.
@@ -143,9 +215,9 @@ def memory_of(
         tokens: of one sample.
         scored: those of them that logits are computed for.
     """
-    size, figures = known.vlm(settings.models.vlm), known.memory
-    parameters, trained = size.parameters.value * 1e9, _trained(options, size)
-    wide = machine.sharded or settings.models.vlm_dtype == "float32"
+    size, machine, figures = learner.size, learner.machine, known.memory
+    parameters, trained = learner.parameters, _trained(options, size)
+    wide = machine.sharded or learner.dtype == "float32"
     each = figures.sharded.value if wide else figures.copied.value
     shared = machine.processes if machine.sharded else 1
     micro = options.micro_batch_size
@@ -163,9 +235,11 @@ def memory_of(
     }
     if options.lora_rank:
         found["frozen weights"] = parameters * f.BFLOAT16 / shared
-    if machine.sharded:
+    if machine.gathers:
         # Two layers at a time are gathered whole: the one at work and the next.
         found["gathered layers"] = 2 * parameters / size.layers * f.BFLOAT16
+    elif machine.sharded:
+        found["whole weights"] = parameters * f.BFLOAT16
     return found
 
 
@@ -176,10 +250,8 @@ def grpo(settings: Settings, known: Calibration, amounts: Volumes, seen: Measure
     each rollout's refined prompt is drawn and scored, by the policy's own card (``backend:
     diffusers``), or elsewhere while it goes on (``parts``).
     """
-    options, size = settings.grpo_critic, known.vlm(settings.models.vlm)
-    machine = machine_of("grpo-critic", settings)
-    peak = known.gpu.peak.value * 1e12
-    parameters = size.parameters.value * 1e9
+    options, learner = settings.grpo_critic, of_agents("grpo-critic", settings, known)
+    machine, writer = learner.machine, generating(learner, known)
     prompts = amounts.rows.rl * options.epochs
     steps = prompts / options.batch_size
     if options.max_steps and options.max_steps < steps:
@@ -188,17 +260,13 @@ def grpo(settings: Settings, known: Calibration, amounts: Volumes, seen: Measure
     mine = rollouts / machine.processes
     answer = known.tokens.critic_answer.value
     prompt = amounts.critic_tokens - answer
-    writing = answering_seconds(mine, prompt, answer, ceil(mine), size, known)
-    flop = f.training_flop(
-        parameters,
-        mine * amounts.critic_tokens,
-        trained=_trained(options, size),
-        recompute=options.gradient_checkpointing,
-    )
-    # Under the reference model, and with vLLM under the policy itself, whose sampler rounds.
+    sampler = Writer(learner.size, known.shares.decoding.value) if options.use_vllm else writer
+    writing = answering_seconds(mine, prompt, answer, ceil(mine), sampler, known)
+    # Read under the reference model, and with vLLM under the policy itself, whose sampler rounds.
     extra = (options.kl_coefficient > 0) + options.use_vllm
-    flop += extra * f.forward_flop(parameters, mine * amounts.critic_tokens)
-    training = f.seconds(flop, peak=peak, share=known.shares.training.value)
+    training = training_seconds(
+        options, mine * amounts.critic_tokens, learner, known, forward_passes=extra
+    )
 
     drawn = rollouts * amounts.false_share  # of a step
     held_out = (options.evaluations + 1) * options.held_out
@@ -215,7 +283,12 @@ def grpo(settings: Settings, known: Calibration, amounts: Volumes, seen: Measure
         here, beside = 0.0, scoring + drawn * drawing / (pool.replicas if pool else 1)
     waiting = f.waiting_seconds(beside, writing, parts=options.parts)
     evaluating = answering_seconds(
-        held_out / machine.processes, prompt, answer, max(16, options.micro_batch_size), size, known
+        held_out / machine.processes,
+        prompt,
+        answer,
+        max(16, options.micro_batch_size),
+        writer,
+        known,
     )
     parts = {
         "rollouts": steps * writing / HOUR,
@@ -224,32 +297,27 @@ def grpo(settings: Settings, known: Calibration, amounts: Volumes, seen: Measure
         "training": steps * training / HOUR,
         "held-out answers": evaluating / HOUR,
     }
-    memory = memory_of(options, amounts.critic_tokens, answer, machine, settings, known)
-    memory |= _beside_the_policy(settings, known, machine, ceil(mine), amounts.critic_tokens)
+    memory = memory_of(options, amounts.critic_tokens, answer, learner, known)
+    memory |= beside_the_policy(options, learner)
+    if options.use_vllm:
+        memory["vLLM"] = known.memory.rollouts.value * known.gpu.memory.value * 1e9
+    else:
+        memory["cache of rollouts"] = ceil(mine) * cache_of(amounts.critic_tokens, learner.size)
+    if local:
+        memory["generator"] = _generator_bytes(generator, known)
     elsewhere = 0.0 if local else pictures * drawing / HOUR
     return Training(machine, parts, sum(memory.values()), memory, scores, elsewhere)
 
 
-def _beside_the_policy(
-    settings: Settings, known: Calibration, machine: Machine, answers: int, tokens: float
-) -> dict[str, float]:
-    """What else a card holds during GRPO."""
-    options, size = settings.grpo_critic, known.vlm(settings.models.vlm)
-    parameters = size.parameters.value * 1e9
-    shared = machine.processes if machine.sharded else 1
-    found: dict[str, float] = {}
+def beside_the_policy(options: GrpoSettings | AdaptiveGrpoSettings, learner: Learner) -> Parts:
+    """The reference model of a card during GRPO, if there is one."""
     if options.kl_coefficient > 0 and not options.lora_rank:
-        found["reference model"] = parameters * f.BFLOAT16 / shared
-    if options.use_vllm:
-        found["vLLM"] = known.memory.rollouts.value * known.gpu.memory.value * 1e9
-    else:
-        found["cache of rollouts"] = answers * _cache(tokens, size)
-    generator = settings.models.generator_named(options.generator)
-    if generator.backend == "diffusers":
-        held = known.generator(generator.model)
-        found["generator"] = (
-            (held.transformer.value + held.others.value)
-            * 1e9
-            * (f.FLOAT32 if generator.dtype == "float32" else f.BFLOAT16)
-        )
-    return found
+        shared = learner.machine.processes if learner.machine.sharded else 1
+        return {"reference model": learner.parameters * f.BFLOAT16 / shared}
+    return {}
+
+
+def _generator_bytes(generator: GeneratorSettings, known: Calibration) -> float:
+    held = known.generator(generator.model)
+    width = f.FLOAT32 if generator.dtype == "float32" else f.BFLOAT16
+    return (held.transformer.value + held.others.value) * 1e9 * width

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from interloom.planning.calibration import Calibration
-from interloom.settings import GeneratorSettings, Settings
+from interloom.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,6 @@ def image_tokens(settings: Settings, known: Calibration) -> float:
     return pixels / known.vlm(settings.models.vlm).image_token_pixels
 
 
-def image_bytes(generator: GeneratorSettings, known: Calibration) -> float:
-    """Of one picture's file."""
-    return known.data.image.value * 1e6 * (generator.image_size / 1024) ** 2
+def image_bytes(side: int, known: Calibration) -> float:
+    """Of the file of one square picture."""
+    return known.data.image.value * 1e6 * (side / 1024) ** 2

@@ -41,7 +41,7 @@ from interloom.train.sft_critic import case_of, request_of
 from interloom.train.watch import Metrics, Watch, last_checkpoint
 
 ROLLOUTS_VARIABLE = "INTERLOOM_ROLLOUTS_URL"
-"""Address of a vLLM server (``trl vllm-serve``) that writes the rollouts."""
+"""Address of a vLLM server that writes the rollouts."""
 TABLE = 24
 """Rows of a table of samples."""
 

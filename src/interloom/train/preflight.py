@@ -63,7 +63,14 @@ def check_devices() -> None:
         )
 
 
-def check_group(group_size: int, batch_size: int, micro_batch_size: int, devices: int = 1) -> None:
+def check_group(
+    group_size: int,
+    batch_size: int,
+    micro_batch_size: int,
+    devices: int = 1,
+    *,
+    section: str = "grpo_critic",
+) -> None:
     """Refuse GRPO settings that give no group statistics, no whole batches, or groups that are
     spread over devices.
 
@@ -72,18 +79,18 @@ def check_group(group_size: int, batch_size: int, micro_batch_size: int, devices
     """
     if group_size < 2:
         raise InterloomError(
-            f"grpo_critic.group_size = {group_size}: an advantage compares rollouts of one prompt, "
+            f"{section}.group_size = {group_size}: an advantage compares rollouts of one prompt, "
             "use at least 2"
         )
     if batch_size % devices:
         raise InterloomError(
-            f"grpo_critic.batch_size = {batch_size} prompts do not spread over {devices} devices: "
+            f"{section}.batch_size = {batch_size} prompts do not spread over {devices} devices: "
             "the rollouts of a prompt stay on one, so use a multiple of their number"
         )
     completions = batch_size // devices * group_size
     if completions % micro_batch_size:
         raise InterloomError(
-            f"grpo_critic.micro_batch_size = {micro_batch_size} does not divide the {completions} "
+            f"{section}.micro_batch_size = {micro_batch_size} does not divide the {completions} "
             f"completions of a step (batch_size {batch_size} × group_size {group_size}) on each of "
             f"{devices} device(s)"
         )
