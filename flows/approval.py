@@ -29,7 +29,7 @@ from interloom.promotion.decisions import (
 )
 from interloom.promotion.gate import as_text
 from interloom.promotion.ledger import Author, Entry, Ledger, words
-from interloom.settings import System
+from interloom.settings.fields import System
 
 Approval = Literal["gate", "human", "none"]
 POLL_SECONDS = 2

@@ -21,7 +21,8 @@ from interloom import dvc_state
 from interloom.errors import InterloomError
 from interloom.progress import clock
 from interloom.project import find_project
-from interloom.settings import System, load_profile, load_settings
+from interloom.settings.fields import System
+from interloom.settings.file import load_profile, load_settings
 from interloom.stages import all_cells, find_stage, wanted_stages
 
 if TYPE_CHECKING:

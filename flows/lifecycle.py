@@ -14,7 +14,8 @@ from flows import adaptive, dataset, evaluation, grpo, registration, sft, valida
 from flows.group import until_cancelled
 from flows.stage import fetch_data, make_plan, project_folder
 from interloom.promotion.decisions import REGISTERING
-from interloom.settings import System, load_settings, use_profile
+from interloom.settings.fields import System
+from interloom.settings.file import load_settings, use_profile
 from interloom.stages import wanted_stages
 
 PARTS: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (

@@ -11,7 +11,7 @@ from flows.approval import decide
 from flows.group import until_cancelled
 from flows.stage import fetch_data, make_plan, project_folder, run_stages
 from interloom.promotion.decisions import REGISTERING
-from interloom.settings import System
+from interloom.settings.fields import System
 
 
 @flow(name="registration", log_prints=True)

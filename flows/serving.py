@@ -14,7 +14,7 @@ from flows import child
 from flows.group import until_cancelled
 from flows.stage import project_folder
 from interloom.errors import InterloomError
-from interloom.settings import load_settings
+from interloom.settings.file import load_settings
 
 SPARE_SECONDS = 10.0
 """That a server may take beyond its own time for draining."""

@@ -25,7 +25,8 @@ from flows.artifacts import ProgressArtifacts, publish, publish_picture
 from flows.display import Display
 from interloom.errors import InterloomError
 from interloom.progress import RUN_PREFIX, from_event, from_picture
-from interloom.settings import LimitSettings, OrchestrationSettings, load_settings
+from interloom.settings.file import load_settings
+from interloom.settings.operation import LimitSettings, OrchestrationSettings
 from interloom.stages import StageSpec, all_cells, find_stage, upstream
 from interloom.tracking import this_process
 

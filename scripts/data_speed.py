@@ -27,7 +27,7 @@ from interloom.construct import critic_data, parts, store
 from interloom.records import Critique, Failure, Plan, Request, Score, Step, Trajectory
 from interloom.roles import CritiqueCase, GenerationJob, JudgeCase
 from interloom.seeding import derive_seed
-from interloom.settings import load_settings
+from interloom.settings.file import load_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS_PER_PLAN = 4

@@ -61,7 +61,7 @@ def measured() -> dict[str, Cost]:
     from interloom.benchmarks import pocket_ueval
     from interloom.serve.loading import load
     from interloom.serve.pipeline import WARM_UP
-    from interloom.settings import load_settings
+    from interloom.settings.file import load_settings
 
     torch.set_num_threads(1)
     pipeline = load(rehearsed(), load_settings(ROOT / "params.yaml"), ROOT)

@@ -26,7 +26,9 @@ from interloom.benchmarks import pocket_ueval
 from interloom.benchmarks.parts import MODELS
 from interloom.benchmarks.systems import loader
 from interloom.records import Request, Trajectory
-from interloom.settings import AgentsSettings, GeneratorSettings, Settings, load_settings
+from interloom.settings.evaluation import AgentsSettings
+from interloom.settings.file import Settings, load_settings
+from interloom.settings.models import GeneratorSettings
 from interloom.stages import find_stage
 
 ROOT = Path(__file__).parents[1]

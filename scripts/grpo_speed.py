@@ -27,7 +27,8 @@ from interloom.pocket.scene import Scene, apply, random_edit, random_scene
 from interloom.records import Failure
 from interloom.roles import GenerationJob
 from interloom.runner import StageRun
-from interloom.settings import GrpoSettings, load_settings
+from interloom.settings.file import load_settings
+from interloom.settings.training import GrpoSettings
 from interloom.stages import find_stage
 from interloom.train import grpo, sft
 from interloom.train.data import load_rows

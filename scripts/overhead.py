@@ -62,7 +62,7 @@ if __name__ == "__main__":
         empty()
     else:
         from interloom.runner import run_stage
-        from interloom.settings import load_settings
+        from interloom.settings.file import load_settings
         run_stage(stages.find_stage(sys.argv[1]), load_settings(), Path.cwd())
 '''
 
@@ -179,7 +179,7 @@ def plain(changes: list[str]) -> Took:
             "from pathlib import Path\n"
             "from interloom.runner import StageRun\n"
             "from interloom.seeding import seed_everything\n"
-            "from interloom.settings import load_settings\n"
+            "from interloom.settings.file import load_settings\n"
             "from interloom.stages import STAGES\n"
             "settings, here = load_settings(), Path.cwd()\n"
             "for spec in STAGES:\n"

@@ -47,7 +47,7 @@ from interloom.images import to_png
 from interloom.records import Critique
 from interloom.roles import CritiqueCase
 from interloom.runner import StageRun
-from interloom.settings import Settings, load_settings
+from interloom.settings.file import Settings, load_settings
 from interloom.stages import find_stage
 from interloom.train import grpo, sft
 from interloom.train.batches import LikeLengthsSFTTrainer

@@ -24,7 +24,7 @@ from interloom.backends.transformers import ChatModel, encode, render_prompt
 from interloom.dialogue import Conversation, format_critique, format_plan
 from interloom.records import Critique, Failure, Plan, Request
 from interloom.roles import CritiqueCase
-from interloom.settings import load_settings
+from interloom.settings.file import load_settings
 
 
 class LaidDown:

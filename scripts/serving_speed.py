@@ -30,7 +30,7 @@ import httpx
 import psutil
 
 from interloom.benchmarks import pocket_ueval
-from interloom.settings import change_params, load_settings
+from interloom.settings.file import change_params, load_settings
 
 ROOT = Path(__file__).parents[1]
 PORT = 8911

@@ -27,7 +27,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from interloom.backends.transformers import load_model, load_processor
 from interloom.construct import critic_data, planner_data
-from interloom.settings import Settings, SftSettings, load_settings
+from interloom.settings.file import Settings, load_settings
+from interloom.settings.training import SftSettings
 from interloom.train import sft
 from interloom.train.batches import LikeLengthsSFTTrainer
 from interloom.train.data import load_rows, text_lengths, with_conversations

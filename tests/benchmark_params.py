@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from interloom.settings import Settings, load_settings, settings_from
+from interloom.settings.file import Settings, load_settings, settings_from
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 

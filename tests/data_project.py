@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from interloom.settings import Settings, load_settings
+from interloom.settings.file import Settings, load_settings
 
 HERE = Path(__file__).parents[1]
 DATA_STAGES = ("prompts", "trajectories", "critic-data", "planner-data", "validate")
@@ -56,7 +56,7 @@ def play_generators(patch: pytest.MonkeyPatch) -> None:
     from pocket_renderer import RenderGenerator
 
     from interloom import cast
-    from interloom.settings import GeneratorSettings
+    from interloom.settings.models import GeneratorSettings
 
     def generator(settings: GeneratorSettings, *kept: object) -> RenderGenerator:
         weak = settings.model.endswith("weak")

@@ -19,7 +19,8 @@ from interloom import images
 from interloom.backends.remote import RemoteName, Remotes
 from interloom.records import Failure, Request
 from interloom.roles import JudgeCase
-from interloom.settings import PriceSettings, RemoteSettings, RemotesSettings, load_settings
+from interloom.settings.file import load_settings
+from interloom.settings.models import PriceSettings, RemoteSettings, RemotesSettings
 
 SETTINGS = load_settings(Path(__file__).parents[1] / "params.yaml")
 MODEL = "tested-model"

@@ -15,7 +15,7 @@ from interloom.benchmarks.graded import Graded
 from interloom.catalogue import Catalogue, open_catalogue
 from interloom.promotion.decisions import promote, propose, settled
 from interloom.promotion.ledger import Author, Entry, Ledger, words
-from interloom.settings import System
+from interloom.settings.fields import System
 
 MODEL = "interloom-pipeline"
 MODELS: dict[System, str] = {"agents": MODEL, "adaptive": "interloom-adaptive"}

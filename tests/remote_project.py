@@ -22,7 +22,8 @@ from model_server import (
 
 from interloom.construct import store
 from interloom.records import Request
-from interloom.settings import PriceSettings, Settings
+from interloom.settings.file import Settings
+from interloom.settings.models import PriceSettings
 
 PRICES = {MODEL: PriceSettings(input=1.0, output=10.0, image=0.01)}
 REQUESTS = [

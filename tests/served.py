@@ -19,7 +19,8 @@ from interloom.serve.events import Ended, Event, Order
 from interloom.serve.metrics import Metrics
 from interloom.serve.pipeline import Pipeline
 from interloom.serve.system import System, Ticket
-from interloom.settings import ServingSettings, Settings, load_settings
+from interloom.settings.file import Settings, load_settings
+from interloom.settings.operation import ServingSettings
 
 ROOT = Path(__file__).parents[1]
 TEXT = "a red circle at the top left, a blue cup at the center"

@@ -11,7 +11,7 @@ from interloom.backends.pocket import PocketJudge, PocketTeacher
 from interloom.backends.remote import Remotes
 from interloom.errors import InterloomError
 from interloom.pocket import knowledge
-from interloom.settings import load_settings
+from interloom.settings.file import load_settings
 
 HERE = Path(__file__).parents[1]
 POCKET = load_settings(HERE / "params.yaml")

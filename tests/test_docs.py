@@ -15,7 +15,7 @@ import yaml
 from typer.core import TyperGroup
 
 from interloom.cli import LAZY, app
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 from interloom.stages import STAGES
 
 ROOT = Path(__file__).parent.parent

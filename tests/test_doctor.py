@@ -11,7 +11,7 @@ from tiny_project.project import REPOSITORY, free_port
 
 from interloom import doctor
 from interloom.doctor import Finding
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 
 Check = Callable[[Path, Settings], Iterator[Finding]]
 

@@ -16,7 +16,7 @@ import yaml
 from tiny_project.project import ENVIRONMENT, REPOSITORY, Project, kill_group
 
 from interloom.digests import digest
-from interloom.settings import load_settings
+from interloom.settings.file import load_settings
 from interloom.stages import STAGES, cells
 
 pytestmark = [

@@ -34,7 +34,7 @@ from interloom.registry import (
     write_model,
 )
 from interloom.runner import run_stage
-from interloom.settings import load_settings, settings_from
+from interloom.settings.file import load_settings, settings_from
 from interloom.stages import find_stage
 
 LOAD = """

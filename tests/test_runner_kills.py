@@ -88,7 +88,7 @@ def test_kill_between_renames(project: Project, reference: dict[str, str], momen
         "import os, signal, sys, tiny_stages\n"
         "from pathlib import Path\n"
         "from interloom import atomic\n"
-        "from interloom.settings import load_settings\n"
+        "from interloom.settings.file import load_settings\n"
         "real, count = atomic._rename, 0\n"
         "def rename(source, target):\n"
         "    global count\n"

@@ -9,7 +9,7 @@ import yaml
 
 from interloom.errors import InterloomError
 from interloom.params import read_params
-from interloom.settings import change_params, load_settings, settings_from, use_profile
+from interloom.settings.file import change_params, load_settings, settings_from, use_profile
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,7 +9,7 @@ import yaml
 from interloom.code import code_of
 from interloom.digests import digest
 from interloom.errors import InterloomError
-from interloom.settings import Settings, load_settings
+from interloom.settings.file import Settings, load_settings
 from interloom.stages import (
     ITEM,
     STAGES,

@@ -197,7 +197,7 @@ def test_a_table_is_a_table_of_the_run_once(tmp_path: Path) -> None:
     """As MLflow's pages show it; a record that is sent again does not double its rows."""
     from mlflow.tracking import MlflowClient
 
-    from interloom.settings import TrackingSettings
+    from interloom.settings.operation import TrackingSettings
     from interloom.tracking import open_recorder
 
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"

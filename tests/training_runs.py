@@ -15,7 +15,7 @@ import yaml
 from kube_server.server import KubeServer, interloom_image
 from tiny_project.project import wait_for
 
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 
 TESTS = Path(__file__).parent
 REPOSITORY = TESTS.parent

@@ -16,12 +16,8 @@ from interloom.roles import Generator, Judge, Teacher
 if TYPE_CHECKING:
     from interloom.backends.remote import Remote, RemoteName, Remotes
     from interloom.backends.remote_roles import ChatSettings, RemoteChat
-    from interloom.settings import (
-        GeneratorSettings,
-        PromptsSettings,
-        RemotesSettings,
-        TeacherSettings,
-    )
+    from interloom.settings.data import PromptsSettings
+    from interloom.settings.models import GeneratorSettings, RemotesSettings, TeacherSettings
 
 
 def is_remote(backend: str) -> bool:

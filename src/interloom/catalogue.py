@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interloom.errors import InterloomError
-from interloom.settings import Settings, load_settings
+from interloom.settings.file import Settings, load_settings
 from interloom.tracking import tracking_uri
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from interloom.errors import InterloomError
 from interloom.project import find_project
 
 if TYPE_CHECKING:
-    from interloom.settings import Settings
+    from interloom.settings.file import Settings
     from interloom.stages import StageSpec
 
 app = typer.Typer(
@@ -81,7 +81,7 @@ def run(
     if estimate:
         _estimate(stage, params)
         return
-    from interloom.settings import load_settings
+    from interloom.settings.file import load_settings
     from interloom.stages import cells, find_stage
 
     # Torch's CPU threads wait by spinning; on a machine that is busy with anything else that makes
@@ -177,7 +177,7 @@ def params_show(
 ) -> None:
     """Print the checked params, one `key = value` a line."""
     from interloom.runner import flatten
-    from interloom.settings import load_settings
+    from interloom.settings.file import load_settings
 
     _enter_project()
     for key, value in flatten(load_settings(params).model_dump(mode="json")).items():
@@ -187,7 +187,7 @@ def params_show(
 @params_app.command("check")
 def params_check() -> None:
     """Check params.yaml and every file in profiles/."""
-    from interloom.settings import load_settings
+    from interloom.settings.file import load_settings
 
     _enter_project()
     for path in (Path("params.yaml"), *sorted(Path("profiles").glob("*.yaml"))):
@@ -199,7 +199,7 @@ def params_set(
     changes: Annotated[list[str], typer.Argument(help="KEY=VALUE, such as prompts.count=80.")],
 ) -> None:
     """Change values in params.yaml; it stays as it was if one of them is not allowed."""
-    from interloom.settings import change_params
+    from interloom.settings.file import change_params
 
     change_params(_enter_project() / "params.yaml", changes)
 
@@ -209,7 +209,7 @@ def params_use(
     profile: Annotated[str, typer.Argument(help="A file in profiles/, or the active one.")],
 ) -> None:
     """Make a profile the active params.yaml; the present one is kept in profiles/."""
-    from interloom.settings import use_profile
+    from interloom.settings.file import use_profile
 
     typer.echo(use_profile(_enter_project(), profile))
 
@@ -278,7 +278,7 @@ def cost(
 
     from interloom.backends.ledger import LEDGER, Ledger, as_table
     from interloom.cache import CACHE, kept_answers
-    from interloom.settings import load_settings
+    from interloom.settings.file import load_settings
 
     root = _enter_project()
     ledger = Ledger(root / LEDGER)

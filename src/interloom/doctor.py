@@ -17,7 +17,7 @@ import yaml
 from interloom.cache import CACHE, kept_answers
 from interloom.errors import InterloomError
 from interloom.provenance import git
-from interloom.settings import Settings, load_settings
+from interloom.settings.file import Settings, load_settings
 from interloom.tracking import SPOOL, tracking_uri
 
 Level = Literal["good", "note", "missing"]

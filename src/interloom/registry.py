@@ -26,7 +26,7 @@ from interloom.errors import InterloomError
 from interloom.provenance import provenance, versions
 from interloom.registered import signatures
 from interloom.runner import StageRun
-from interloom.settings import Settings, load_settings
+from interloom.settings.file import Settings, load_settings
 from interloom.tracking import tracking_uri
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ from interloom.faults import told_plainly
 from interloom.guards import signals_unwind, stage_lock, watch_parents
 from interloom.progress import RUN_PREFIX, Bar, clock, flow_listens, to_picture
 from interloom.seeding import seed_everything
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 from interloom.stages import StageSpec, maker
 from interloom.tracking import (
     DataFile,

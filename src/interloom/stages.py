@@ -13,7 +13,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from interloom.errors import InterloomError
-from interloom.settings import Settings, System
+from interloom.settings.fields import System
+from interloom.settings.file import Settings
 
 NO_PATHS: Mapping[str, str] = {}
 ITEM = "${item.value}"

@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 from interloom.dvc_state import home
 from interloom.errors import InterloomError
-from interloom.settings import TrackingSettings
+from interloom.settings.operation import TrackingSettings
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh"})

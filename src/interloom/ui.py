@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from interloom.errors import InterloomError
-from interloom.settings import load_settings
+from interloom.settings.file import load_settings
 from interloom.tracking import tracking_uri
 
 

@@ -20,7 +20,7 @@ from interloom.adaptive.released import Discarded
 from interloom.adaptive.story import Story
 from interloom.digests import digest
 from interloom.errors import InterloomError
-from interloom.settings import MixSettings
+from interloom.settings.data import MixSettings
 
 STORIES = "outputs/adaptive-data/stories.parquet"
 

@@ -33,7 +33,7 @@ from interloom.records import Request
 from interloom.runner import run_stage
 from interloom.serve import loading
 from interloom.serve.reasoner import Reasoner
-from interloom.settings import load_settings
+from interloom.settings.file import load_settings
 from interloom.stages import find_stage
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"

@@ -14,7 +14,8 @@ from data_project import Project
 from interloom.adaptive.reasoner import add_story_tags
 from interloom.adaptive.systems import OWN, parts_of
 from interloom.errors import InterloomError
-from interloom.settings import UnifiedSystemSettings, load_settings, settings_from
+from interloom.settings.evaluation import UnifiedSystemSettings
+from interloom.settings.file import load_settings, settings_from
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 THRIFTY = UnifiedSystemSettings(model="adaptive-rl", images=1, reluctance=0.0)

@@ -13,7 +13,7 @@ from training_runs import copy, curve, of_metrics, prepare, run, run_until_kille
 
 from interloom.backends.unified import UnifiedModel
 from interloom.cluster.manifests import fsdp
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 
 MEASURED = ("success", "valid", "images", "unjudged")
 
@@ -108,7 +108,7 @@ from interloom import ranks
 from interloom.adaptive.grpo import gathered_rewards
 from interloom.adaptive.rewards import Judged
 from interloom.records import Evaluation
-from interloom.settings import load_settings
+from interloom.settings.file import load_settings
 from interloom.train import together
 together.join()
 best = Evaluation(instruction=5, consistency=5, quality=5, knowledge=5)

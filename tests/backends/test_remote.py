@@ -34,7 +34,7 @@ from interloom.backends.openai import OpenAIChat
 from interloom.errors import InterloomError
 from interloom.records import Failure, Score
 from interloom.roles import JudgeCase
-from interloom.settings import PriceSettings
+from interloom.settings.models import PriceSettings
 
 GOOD = Score(semantic=6.5, quality=7)
 USD = 0.0006

@@ -18,7 +18,7 @@ from interloom.benchmarks.graded import Graded
 from interloom.benchmarks.report import markdown
 from interloom.errors import InterloomError
 from interloom.runner import StageRun
-from interloom.settings import Settings, settings_from
+from interloom.settings.file import Settings, settings_from
 from interloom.stages import cells, find_stage
 
 

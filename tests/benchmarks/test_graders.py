@@ -27,7 +27,7 @@ from interloom.benchmarks.evaluate import unjudged_note
 from interloom.benchmarks.graders import Estimate, estimates, open_grader, summary
 from interloom.benchmarks.validation import Renderer
 from interloom.errors import InterloomError
-from interloom.settings import Settings, settings_from
+from interloom.settings.file import Settings, settings_from
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,8 @@ from interloom.benchmarks.systems import loader
 from interloom.cache import CallCache
 from interloom.records import Critique, Plan
 from interloom.roles import CritiqueCase
-from interloom.settings import AgentsSettings, RegisteredSettings, Settings, settings_from
+from interloom.settings.evaluation import AgentsSettings, RegisteredSettings
+from interloom.settings.file import Settings, settings_from
 
 REGISTERED = {"registered": "models:/interloom-pipeline@champion"}
 

@@ -13,7 +13,7 @@ from kube_project import SPACE, OnCluster
 from kube_server.kinds import kind_named
 from tiny_project.project import wait_for
 
-from interloom.settings import load_settings
+from interloom.settings.file import load_settings
 
 Outputs = Callable[[], dict[str, str]]
 

@@ -7,7 +7,7 @@ import pytest
 
 from interloom.cluster import failures
 from interloom.cluster.settings import ClusterSettings, StagePods
-from interloom.settings import load_settings
+from interloom.settings.file import load_settings
 
 JOB = {"metadata": {"uid": "job"}, "spec": {"parallelism": 1}, "status": {}}
 

@@ -13,7 +13,7 @@ from interloom.cluster.manifests import Work
 from interloom.cluster.rendered import WORKLOADS, label, pod_spec
 from interloom.cluster.settings import ClusterSettings, StagePods
 from interloom.errors import InterloomError
-from interloom.settings import load_settings, settings_from
+from interloom.settings.file import load_settings, settings_from
 from interloom.stages import STAGES, find_stage
 
 WORK = Work("sft-critic", "sft-critic-0123", ("interloom", "run", "sft-critic"), {"A": "b"},

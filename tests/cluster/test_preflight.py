@@ -19,7 +19,7 @@ from interloom.cluster.preflight import examine, stage_jobs
 from interloom.cluster.rendered import WORKLOADS, of_kind, render, secret_keys
 from interloom.doctor import Finding
 from interloom.errors import InterloomError
-from interloom.settings import Settings, load_settings, settings_from
+from interloom.settings.file import Settings, load_settings, settings_from
 
 SPACE = "interloom"
 OVERLAY = ROOT / "k8s/overlays/gpu"

@@ -12,7 +12,7 @@ from manifests import ROOT, give_account, grants, rendered, used
 from tiny_project.project import wait_for
 
 from interloom.cluster.rendered import named, of_kind, pod_spec
-from interloom.settings import load_settings
+from interloom.settings.file import load_settings
 
 FLOW = f"system:serviceaccount:{SPACE}:interloom-flow"
 STAGE = "interloom-stage"

@@ -10,7 +10,8 @@ from interloom import dialogue
 from interloom.construct import critic_data
 from interloom.records import Failure, Score
 from interloom.roles import JudgeCase
-from interloom.settings import CriticDataSettings, load_settings
+from interloom.settings.data import CriticDataSettings
+from interloom.settings.file import load_settings
 
 OPTIONS = load_settings(Path(__file__).parents[2] / "params.yaml").critic_data
 

@@ -15,7 +15,7 @@ from test_docs import wrong_commands
 
 from interloom.cluster.quantities import amount, beyond, most_amounts, pod_amounts
 from interloom.cluster.rendered import containers, label, named, of_kind, pod_spec
-from interloom.settings import load_settings
+from interloom.settings.file import load_settings
 
 Manifests = list[dict[str, Any]]
 SERVERS = ("Deployment", "StatefulSet")

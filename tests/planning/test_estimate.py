@@ -15,7 +15,8 @@ from interloom.planning.estimate import GB, Plan, StagePlan, make_plan
 from interloom.planning.remote import measured
 from interloom.planning.show import as_json, as_text
 from interloom.planning.volumes import Rows, volumes
-from interloom.settings import BenchmarkName, Settings, load_settings, settings_from
+from interloom.settings.fields import BenchmarkName
+from interloom.settings.file import Settings, load_settings, settings_from
 
 KNOWN = load()
 PAPER = load_settings(ROOT / "profiles/paper.yaml")

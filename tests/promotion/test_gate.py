@@ -7,7 +7,7 @@ from registry_project import BETTER, GOOD, LIMITS, WORSE, benchmark, evidence
 
 from interloom.benchmarks.evidence import Evidence, Latency
 from interloom.promotion.gate import Verdict, judge
-from interloom.settings import GateSettings
+from interloom.settings.operation import GateSettings
 
 LIMIT = GateSettings.model_validate(LIMITS)
 

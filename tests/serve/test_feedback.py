@@ -22,7 +22,7 @@ from interloom.errors import InterloomError
 from interloom.serve import feedback
 from interloom.serve.reasoner import Reasoner
 from interloom.serve.traces import RESPONSE_TAG
-from interloom.settings import change_params, load_settings
+from interloom.settings.file import change_params, load_settings
 from interloom.stages import find_stage
 
 TEXTS = [

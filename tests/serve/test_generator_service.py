@@ -28,7 +28,7 @@ from interloom.roles import GenerationJob
 from interloom.serve.generator_service import Service, make_app
 from interloom.serve.guard import LOOPBACK
 from interloom.serve.metrics import Metrics
-from interloom.settings import PriceSettings
+from interloom.settings.models import PriceSettings
 
 CALL = {
     "height": 96,

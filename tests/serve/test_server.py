@@ -21,7 +21,7 @@ from tiny_project.project import free_port
 
 from interloom.errors import InterloomError
 from interloom.serve import loading
-from interloom.settings import change_params, load_settings
+from interloom.settings.file import change_params, load_settings
 
 NAME = "interloom-pipeline"
 

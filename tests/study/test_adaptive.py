@@ -9,7 +9,7 @@ from sample_stories import direct, multi_step, reflection
 
 from interloom.adaptive import files
 from interloom.benchmarks.graded import Graded
-from interloom.settings import load_settings
+from interloom.settings.file import load_settings
 from interloom.study import report
 from interloom.study.adaptive import (
     BUDGETS,

@@ -11,7 +11,7 @@ import pytest
 import study_project
 
 from interloom.benchmarks.graded import Graded
-from interloom.settings import load_settings
+from interloom.settings.file import load_settings
 from interloom.study import report
 from interloom.study.claims import Claim, findings
 from interloom.study.comparison import compared

@@ -19,7 +19,7 @@ from interloom import images, ranks
 from interloom.errors import InterloomError
 from interloom.runner import StageRun, run_stage
 from interloom.seeding import derive_seed
-from interloom.settings import Settings, load_settings
+from interloom.settings.file import Settings, load_settings
 from interloom.stages import StageSpec
 
 NUMBERS = {"numbers": "outputs/numbers.txt"}

@@ -16,7 +16,7 @@ from interloom.pocket.render import render
 from interloom.pocket.scene import Scene, Sprite, apply, random_edit, random_scene
 from interloom.records import Plan, Request, Step
 from interloom.runner import StageRun
-from interloom.settings import Settings, load_settings, settings_from
+from interloom.settings.file import Settings, load_settings, settings_from
 from interloom.stages import find_stage
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"

@@ -9,7 +9,8 @@ from interloom.backends.pocket import PocketJudge
 from interloom.dialogue import format_critique
 from interloom.records import Critique
 from interloom.runner import StageRun
-from interloom.settings import GrpoSettings, Settings
+from interloom.settings.file import Settings
+from interloom.settings.training import GrpoSettings
 from interloom.train.critic_reward import Case, CriticReward, case_from
 from interloom.train.data import load_rows, plain_rows
 from interloom.train.refinement import Refiner

@@ -12,7 +12,7 @@ from interloom.cluster.executor import ROLLOUTS_VARIABLE
 from interloom.errors import InterloomError
 from interloom.records import Failure
 from interloom.runner import StageRun
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 from interloom.train import grpo, sft
 from interloom.train.critic_reward import CriticReward
 from interloom.train.data import load_rows, split_held_out

@@ -12,7 +12,7 @@ from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu
 from transformers.models.emu3 import modeling_emu3
 from transformers.models.qwen3_vl import modeling_qwen3_vl
 
-from interloom.settings import load_settings
+from interloom.settings.file import load_settings
 from interloom.train import preflight, sft
 
 ROOT = Path(__file__).parents[2]

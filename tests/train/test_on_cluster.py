@@ -15,7 +15,7 @@ from training_runs import SPACE, cluster_with, copy, curve, of_metrics, on, pods
 
 from interloom.digests import digest
 from interloom.serve import guard
-from interloom.settings import Settings, settings_from
+from interloom.settings.file import Settings, settings_from
 
 Make = Callable[..., Settings]
 

@@ -11,7 +11,7 @@ from interloom.backends.transformers import ChatModel
 from interloom.dialogue import Conversation, critic_messages, format_critique
 from interloom.records import Critique
 from interloom.runner import StageRun
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 from interloom.train.critic_reward import Case, CriticReward, case_from
 from interloom.train.data import load_rows, plain_rows
 from interloom.train.readiness import measure, problems

@@ -14,7 +14,7 @@ from interloom.backends.transformers import ChatModel, load_model
 from interloom.construct import critic_data, planner_data, store
 from interloom.errors import InterloomError
 from interloom.runner import StageRun
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 from interloom.train import sft, sft_critic, sft_planner
 
 Open = Callable[[str], StageRun]

@@ -20,7 +20,7 @@ from training_runs import (
 
 from interloom.cluster.manifests import fsdp
 from interloom.errors import InterloomError
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 from interloom.train import preflight, together
 
 Make = Callable[..., Settings]

@@ -14,7 +14,7 @@ from interloom.roles import Analyzer
 if TYPE_CHECKING:
     from interloom.backends.remote import Remotes
     from interloom.backends.unified import UnifiedModel
-    from interloom.settings import TeacherSettings, UnifiedSettings
+    from interloom.settings.models import TeacherSettings, UnifiedSettings
 
 
 def analyzer(

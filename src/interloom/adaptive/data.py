@@ -23,7 +23,8 @@ from interloom.seeding import derive_seed
 
 if TYPE_CHECKING:
     from interloom.runner import StageRun
-    from interloom.settings import AdaptiveDataSettings, MixSettings, Settings, ThresholdsSettings
+    from interloom.settings.data import AdaptiveDataSettings, MixSettings, ThresholdsSettings
+    from interloom.settings.file import Settings
 
 SHIPPED = Path("data/umm")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from interloom.benchmarks import evaluate
 from interloom.runner import StageRun
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 
 
 def run(settings: Settings, stage: StageRun) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
     from interloom.runner import StageRun
-    from interloom.settings import Settings
+    from interloom.settings.file import Settings
 
 COLUMNS = (
     "id", "category", "instruction", "mode", "malformed", "references", "pictures", "count",

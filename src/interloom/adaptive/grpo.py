@@ -37,7 +37,8 @@ from interloom.train.watch import Metrics, Watch
 if TYPE_CHECKING:
     from interloom.roles import Analyzer
     from interloom.runner import StageRun
-    from interloom.settings import AdaptiveGrpoSettings, Settings
+    from interloom.settings.file import Settings
+    from interloom.settings.training import AdaptiveGrpoSettings
 
 
 class Rollouts:

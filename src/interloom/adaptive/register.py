@@ -5,7 +5,7 @@ from __future__ import annotations
 from interloom import registry
 from interloom.registered import signatures
 from interloom.runner import StageRun
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 
 
 def run(settings: Settings, stage: StageRun) -> None:

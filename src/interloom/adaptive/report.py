@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from interloom.benchmarks import report
 from interloom.runner import StageRun
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 
 CURVES = {
     "sft-adaptive": ("success", "first_success", "self_accuracy", "valid", "loss"),

@@ -26,7 +26,8 @@ from interloom.train.watch import Metrics, Watch, replace_folder
 
 if TYPE_CHECKING:
     from interloom.runner import StageRun
-    from interloom.settings import AdaptiveSftSettings, Settings
+    from interloom.settings.file import Settings
+    from interloom.settings.training import AdaptiveSftSettings
 
 Made = TypeVar("Made")
 

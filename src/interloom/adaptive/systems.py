@@ -29,7 +29,8 @@ from interloom.benchmarks.filled import FIGURES, TRAJECTORIES, run_figures
 from interloom.construct import store
 from interloom.records import Request
 from interloom.runner import StageRun
-from interloom.settings import AdaptiveEvaluateSettings, Settings, UnifiedSystemSettings
+from interloom.settings.evaluation import AdaptiveEvaluateSettings, UnifiedSystemSettings
+from interloom.settings.file import Settings
 
 MODELS = ("umm", "adaptive-sft", "adaptive-rl")
 """The model folders, as the stages' files call them."""

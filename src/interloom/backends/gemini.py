@@ -28,7 +28,7 @@ from interloom.errors import InterloomError
 from interloom.roles import GenerationJob
 
 if TYPE_CHECKING:
-    from interloom.settings import GeneratorSettings
+    from interloom.settings.models import GeneratorSettings
 
 REFUSALS = frozenset(
     [

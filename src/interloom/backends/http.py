@@ -14,7 +14,7 @@ from interloom.backends.remote import Remote
 from interloom.errors import InterloomError
 
 if TYPE_CHECKING:
-    from interloom.settings import GeneratorSettings
+    from interloom.settings.models import GeneratorSettings
 
 
 class HttpImages(OpenAIImages):

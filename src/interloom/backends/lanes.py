@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from interloom.errors import InterloomError
 
 if TYPE_CHECKING:
-    from interloom.settings import RemoteSettings
+    from interloom.settings.models import RemoteSettings
 
 
 @dataclass(eq=False)

@@ -37,7 +37,7 @@ from interloom.errors import InterloomError
 from interloom.records import Failure
 
 if TYPE_CHECKING:
-    from interloom.settings import RemoteSettings, RemotesSettings
+    from interloom.settings.models import RemoteSettings, RemotesSettings
 
 Result = TypeVar("Result")
 RemoteName = Literal["gemini", "openai", "http"]

@@ -23,7 +23,7 @@ from interloom.records import Critique, Failure, Plan, Record, Request, Score
 from interloom.roles import CritiqueCase, GenerationJob, JudgeCase
 
 if TYPE_CHECKING:
-    from interloom.settings import GeneratorSettings
+    from interloom.settings.models import GeneratorSettings
 
 Answer = TypeVar("Answer")
 

@@ -16,7 +16,8 @@ from interloom.construct import store
 from interloom.records import Request
 from interloom.roles import Generator
 from interloom.runner import StageRun
-from interloom.settings import GeneratorSettings, Settings
+from interloom.settings.file import Settings
+from interloom.settings.models import GeneratorSettings
 
 
 class Players:

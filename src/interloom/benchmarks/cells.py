@@ -26,7 +26,7 @@ from interloom.construct import store
 from interloom.digests import digest
 from interloom.records import Request
 from interloom.runner import StageRun
-from interloom.settings import AskedSettings
+from interloom.settings.evaluation import AskedSettings
 
 KEY = "key.json"
 SYSTEM = "system.json"

@@ -23,7 +23,7 @@ def benchmarks() -> None:
 def systems(params: Params = Path("params.yaml")) -> None:
     """The systems of the params file and what each is made of."""
     from interloom.benchmarks.parts import described, identity
-    from interloom.settings import load_settings
+    from interloom.settings.file import load_settings
 
     root = find_project()
     settings = load_settings(root / params)
@@ -36,7 +36,7 @@ def systems(params: Params = Path("params.yaml")) -> None:
 def estimate(params: Params = Path("params.yaml")) -> None:
     """How many judge calls stage `evaluate` would make, and what they cost. Calls nobody."""
     from interloom.benchmarks.graders import estimates, summary
-    from interloom.settings import load_settings
+    from interloom.settings.file import load_settings
 
     root = find_project()
     settings = load_settings(root / params)

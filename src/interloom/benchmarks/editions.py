@@ -35,7 +35,8 @@ from interloom.benchmarks.judging import ChatJudge
 from interloom.construct import store
 from interloom.errors import InterloomError
 from interloom.records import Request, Trajectory
-from interloom.settings import AskedSettings, BenchmarkName, GradingSettings
+from interloom.settings.evaluation import AskedSettings, GradingSettings
+from interloom.settings.fields import BenchmarkName
 
 
 class Pocket(Protocol):

@@ -21,7 +21,8 @@ from interloom.benchmarks.editions import Edition, Grader
 from interloom.benchmarks.graded import Graded
 from interloom.benchmarks.statistics import Estimate
 from interloom.runner import StageRun
-from interloom.settings import AskedSettings, Settings
+from interloom.settings.evaluation import AskedSettings
+from interloom.settings.file import Settings
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from interloom.benchmarks import cells, parts
 from interloom.cache import CallCache
 from interloom.records import Request
 from interloom.runner import StageRun
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 
 if TYPE_CHECKING:
     from interloom.benchmarks.answers import Players

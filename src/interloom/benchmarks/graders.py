@@ -11,7 +11,9 @@ from interloom.backends.ledger import LEDGER, Ledger
 from interloom.backends.remote import Remotes
 from interloom.benchmarks.editions import Edition, Grader, open_edition
 from interloom.errors import InterloomError
-from interloom.settings import AskedSettings, GradingSettings, Settings, TeacherSettings
+from interloom.settings.evaluation import AskedSettings, GradingSettings
+from interloom.settings.file import Settings
+from interloom.settings.models import TeacherSettings
 
 GUESSED_INPUT, GUESSED_OUTPUT = 2500, 400
 """Tokens of a judge call, pictures and thinking included, while none has been made."""

@@ -22,14 +22,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from interloom.settings import (
-    AgentsSettings,
-    EvaluateSettings,
-    GeneratorSettings,
-    ModelsSettings,
-    RegisteredSettings,
-    Settings,
-)
+from interloom.settings.evaluation import AgentsSettings, EvaluateSettings, RegisteredSettings
+from interloom.settings.file import Settings
+from interloom.settings.models import GeneratorSettings, ModelsSettings
 
 MODELS = ("vlm", "planner-sft", "critic-sft", "critic-rl")
 """The model folders that systems are made of, as the stages' files call them."""

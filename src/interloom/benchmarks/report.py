@@ -18,7 +18,7 @@ from interloom.benchmarks import report_page as page
 from interloom.benchmarks.report_page import CURVES, Curve, cells_of, interval, judge_line
 from interloom.construct import gallery, store
 from interloom.runner import StageRun
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 
 
 def run(settings: Settings, stage: StageRun) -> None:

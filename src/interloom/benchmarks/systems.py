@@ -16,13 +16,8 @@ from interloom.cache import CachedCritic, CachedPlanner, CallCache
 from interloom.catalogue import load_pipeline, open_catalogue, resolve
 from interloom.loop import DirectPlanner
 from interloom.roles import Critic, Generator, Planner, Teacher
-from interloom.settings import (
-    EvaluateSettings,
-    GeneratorSettings,
-    ModelsSettings,
-    RegisteredSettings,
-    TeacherSettings,
-)
+from interloom.settings.evaluation import EvaluateSettings, RegisteredSettings
+from interloom.settings.models import GeneratorSettings, ModelsSettings, TeacherSettings
 
 __all__ = ["MODELS", "System", "loader"]
 

@@ -26,7 +26,7 @@ def preflight(
     from interloom.cluster.preflight import examine
     from interloom.cluster.rendered import OVERLAYS
     from interloom.project import find_project
-    from interloom.settings import load_profile
+    from interloom.settings.file import load_profile
 
     root = find_project()
     os.chdir(root)

@@ -47,7 +47,7 @@ from interloom.guards import signals_unwind, stage_lock, watch_parents
 from interloom.progress import clock
 from interloom.provenance import CALLER, provenance
 from interloom.runner import MEMORY, Identity, identify
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 from interloom.stages import StageSpec
 from interloom.tracking import LIFECYCLE_VARIABLE, VARIABLE_TAGS, lifecycle_id
 

@@ -36,7 +36,7 @@ from interloom.cluster.rendered import (
 from interloom.cluster.services import objects
 from interloom.doctor import Finding
 from interloom.errors import InterloomError
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 from interloom.stages import find_stage
 
 SHARED_MODE = "ReadWriteMany"

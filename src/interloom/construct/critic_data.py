@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from interloom.runner import StageRun
-    from interloom.settings import CriticDataSettings, Settings
+    from interloom.settings.data import CriticDataSettings
+    from interloom.settings.file import Settings
 
 Split = Literal["sft", "rl"]
 SPLITS: tuple[Split, ...] = ("sft", "rl")

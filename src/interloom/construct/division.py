@@ -12,7 +12,7 @@ from interloom.records import Request
 from interloom.seeding import derive_seed
 
 if TYPE_CHECKING:
-    from interloom.settings import Settings
+    from interloom.settings.file import Settings
 
 
 def assign(requests: Sequence[Request], weak_share: float, seed: int) -> list[bool]:

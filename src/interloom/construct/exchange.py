@@ -66,7 +66,7 @@ def write_out(
 
 def _write_chats(kind: Literal["planner-sft", "critic-sft"], outputs: Path, path: Path) -> int:
     from interloom.construct import chats, store
-    from interloom.settings import load_settings
+    from interloom.settings.file import load_settings
 
     agent: chats.Agent = "planner" if kind == "planner-sft" else "critic"
     style = load_settings(outputs.parent / "params.yaml").models.dialogue

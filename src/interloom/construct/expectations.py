@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
     from interloom.runner import StageRun
-    from interloom.settings import Settings
+    from interloom.settings.file import Settings
 
 SAMPLES = 5
 """Bad rows shown in the message."""

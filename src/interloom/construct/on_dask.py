@@ -21,7 +21,8 @@ from interloom.construct.parts import Places, Tally
 from interloom.errors import InterloomError
 
 if TYPE_CHECKING:
-    from interloom.settings import RemoteSettings, RemotesSettings, Settings
+    from interloom.settings.file import Settings
+    from interloom.settings.models import RemoteSettings, RemotesSettings
 
 
 PATIENCE = 20

@@ -26,7 +26,7 @@ from interloom.records import Critique, Failure, Plan, Request, Trajectory
 from interloom.roles import CritiqueCase, GenerationJob, Generator, Teacher
 
 if TYPE_CHECKING:
-    from interloom.settings import Settings
+    from interloom.settings.file import Settings
 
 Placed = tuple[int, Trajectory]
 Stream = Callable[[Sequence[Request], int], Iterator[Placed]]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from interloom.runner import StageRun
-    from interloom.settings import Settings
+    from interloom.settings.file import Settings
 
 TELL = (
     "Say for each picture what was done.",

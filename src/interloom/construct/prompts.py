@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from interloom.construct.taxonomy import Taxonomy
     from interloom.runner import StageRun
-    from interloom.settings import Settings
+    from interloom.settings.file import Settings
 
 MOST_TRIES = 60
 """Drafts per wanted request before a writer counts as exhausted."""

@@ -18,7 +18,7 @@ from interloom.errors import InterloomError
 
 if TYPE_CHECKING:
     from interloom.runner import StageRun
-    from interloom.settings import Settings
+    from interloom.settings.file import Settings
 
 
 def account(counts: Counter[str]) -> list[Yield]:

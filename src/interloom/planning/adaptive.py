@@ -21,7 +21,7 @@ from interloom.planning.training import (
     sft,
     training_seconds,
 )
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from interloom.planning.calibration import FILE, Calibration, load
 from interloom.planning.estimate import make_plan
 from interloom.planning.remote import NOTHING_MEASURED, measured
 from interloom.planning.volumes import Rows
-from interloom.settings import load_profile
+from interloom.settings.file import load_profile
 
 
 def tell(

@@ -21,7 +21,9 @@ from interloom.planning.training import (
     sft,
 )
 from interloom.planning.volumes import Rows, Volumes, image_bytes, volumes
-from interloom.settings import AskedSettings, EvaluateSettings, GeneratorSettings, Settings
+from interloom.settings.evaluation import AskedSettings, EvaluateSettings
+from interloom.settings.file import Settings
+from interloom.settings.models import GeneratorSettings
 from interloom.stages import STAGES, System, find_stage
 
 GB = 1e9

@@ -14,7 +14,7 @@ from interloom.backends.ledger import Cost
 from interloom.errors import InterloomError
 from interloom.planning.calibration import Calibration
 from interloom.planning.volumes import Volumes
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 
 RemoteName = Literal["gemini", "openai", "http"]
 What = Literal["words", "plans", "critiques", "scores", "pictures", "analyses", "repairs", "grades"]

@@ -9,11 +9,11 @@ from interloom.planning import formulas as f
 from interloom.planning.calibration import Calibration, LanguageFigures
 from interloom.planning.remote import Calls, Measured, calls_of
 from interloom.planning.volumes import Volumes
-from interloom.settings import (
+from interloom.settings.file import Settings
+from interloom.settings.models import GeneratorSettings
+from interloom.settings.training import (
     AdaptiveGrpoSettings,
-    GeneratorSettings,
     GrpoSettings,
-    Settings,
     SftSettings,
     TrainerSettings,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from interloom.planning.calibration import Calibration
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 
 
 @dataclass(frozen=True)

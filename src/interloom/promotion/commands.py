@@ -17,7 +17,7 @@ from interloom.promotion.decisions import Proposal, promote, propose, rollback, 
 from interloom.promotion.gate import as_text
 from interloom.promotion.ledger import Author, Entry, Ledger, words
 from interloom.registry import CHALLENGER, CHAMPION
-from interloom.settings import System
+from interloom.settings.fields import System
 from interloom.tracking import VARIABLE_TAGS
 
 app = typer.Typer(help="Champion and challenger: judge, promote, roll back.", no_args_is_help=True)

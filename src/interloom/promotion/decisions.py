@@ -26,7 +26,8 @@ from interloom.promotion.ledger import (
     words,
 )
 from interloom.registry import CHALLENGER, CHAMPION
-from interloom.settings import GateSettings, System
+from interloom.settings.fields import System
+from interloom.settings.operation import GateSettings
 
 REGISTERING: Mapping[System, str] = {"agents": "register", "adaptive": "register-adaptive"}
 """The stage that makes a system's versions."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from interloom.benchmarks.evidence import BenchmarkEvidence, Evidence
 from interloom.benchmarks.statistics import Estimate, paired_difference
-from interloom.settings import GateSettings
+from interloom.settings.operation import GateSettings
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from interloom.backends.remote import Remotes
 from interloom.registered.answers import answer_row
 from interloom.registered.chat import load_chat
 from interloom.registered.requests import requests_of
-from interloom.settings import GeneratorSettings, RemotesSettings
+from interloom.settings.models import GeneratorSettings, RemotesSettings
 
 
 class PipelineModel(PythonModel):

@@ -11,7 +11,8 @@ from typing import Any, cast, get_args
 
 from interloom.errors import InterloomError
 from interloom.serve import guard
-from interloom.settings import GeneratorName, Settings, System, load_settings
+from interloom.settings.fields import GeneratorName, System
+from interloom.settings.file import Settings, load_settings
 
 DEFAULT_KEYS = ".interloom/keys.json"
 

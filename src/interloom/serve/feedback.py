@@ -25,7 +25,7 @@ from interloom.serve.traces import FEEDBACK_TAG, MODE_TAG, RESPONSE_TAG, experim
 from interloom.tracking import tracking_uri
 
 if TYPE_CHECKING:
-    from interloom.settings import Settings
+    from interloom.settings.file import Settings
 
 PAGE = 100
 

@@ -39,7 +39,7 @@ from interloom.serve.web import (
     disconnected,
     json_body,
 )
-from interloom.settings import ServingSettings
+from interloom.settings.operation import ServingSettings
 
 MAX_N, MAX_STEPS, MAX_SIDE = 8, 100, 2048
 REFUSALS = (400, 401, 404, 413, 415, 429, 500, 503)

@@ -12,7 +12,7 @@ from interloom.errors import InterloomError
 from interloom.serve.engine import Engine
 from interloom.serve.metrics import Metrics
 from interloom.serve.system import System
-from interloom.settings import ServingSettings
+from interloom.settings.operation import ServingSettings
 
 log = logging.getLogger(__name__)
 LONGEST_PAUSE = 600.0

@@ -16,7 +16,7 @@ from interloom.serve.errors import ApiError
 from interloom.serve.events import Order, Wishes
 from interloom.serve.schema import CreateResponse, GivenPicture, InputImage, Message
 from interloom.serve.system import Option, System
-from interloom.settings import ServingSettings
+from interloom.settings.operation import ServingSettings
 
 MIN_SIDE, MAX_ASPECT = 16, 8
 """Narrower pictures are no use to any generator, and make some of them fail."""

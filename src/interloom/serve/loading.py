@@ -17,7 +17,9 @@ from interloom.tracking import tracking_uri
 
 if TYPE_CHECKING:
     from interloom.serve.reasoner import Reasoner
-    from interloom.settings import GeneratorName, Settings, SystemName
+    from interloom.settings.evaluation import SystemName
+    from interloom.settings.fields import GeneratorName
+    from interloom.settings.file import Settings
 
 SYSTEM = "system:"
 
@@ -113,7 +115,7 @@ def _evaluated(
     source: str, settings: Settings, root: Path, generators: Sequence[GeneratorName]
 ) -> System[Any]:
     from interloom.adaptive.systems import OWN
-    from interloom.settings import SystemName
+    from interloom.settings.evaluation import SystemName
 
     name = source.removeprefix(SYSTEM)
     agents: dict[str, SystemName] = {one: one for one in get_args(SystemName)}

@@ -25,7 +25,10 @@ from interloom.serve.pipeline import WARM_UP
 from interloom.serve.service import Service
 from interloom.serve.system import System
 from interloom.serve.traces import Traces, experiment_name
-from interloom.settings import GeneratorName, GeneratorSettings, ServingSettings, Settings
+from interloom.settings.fields import GeneratorName
+from interloom.settings.file import Settings
+from interloom.settings.models import GeneratorSettings
+from interloom.settings.operation import ServingSettings
 from interloom.tracking import tracking_uri
 
 log = logging.getLogger(__name__)

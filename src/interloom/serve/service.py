@@ -26,7 +26,7 @@ from interloom.serve.schema import CreateResponse
 from interloom.serve.system import System, Ticket
 from interloom.serve.traces import Told, Traces
 from interloom.serve.web import disconnected
-from interloom.settings import ServingSettings
+from interloom.settings.operation import ServingSettings
 
 log = logging.getLogger(__name__)
 PING_SECONDS = 15.0

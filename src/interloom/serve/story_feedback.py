@@ -21,7 +21,7 @@ from interloom.serve.feedback import Exported, root_of, traces_with_feedback, ve
 from interloom.serve.traces import MODE_TAG
 
 if TYPE_CHECKING:
-    from interloom.settings import Settings
+    from interloom.settings.file import Settings
 
 
 def export(settings: Settings, root: Path, folder: Path) -> Exported:

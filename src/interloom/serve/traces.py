@@ -27,7 +27,7 @@ from interloom.serve.schema import Feedback
 if TYPE_CHECKING:
     from mlflow.tracing.attachments import Attachment
 
-    from interloom.settings import Settings
+    from interloom.settings.file import Settings
 
 log = logging.getLogger(__name__)
 BACKLOG = 1000

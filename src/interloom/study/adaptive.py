@@ -25,7 +25,7 @@ from interloom.benchmarks.filled import FIGURES, TRAJECTORIES
 from interloom.benchmarks.graded import Graded
 from interloom.construct import store
 from interloom.runner import StageRun
-from interloom.settings import load_settings
+from interloom.settings.file import load_settings
 from interloom.stages import find_stage
 from interloom.study import reasoning
 from interloom.study.comparison import Scores

@@ -12,7 +12,7 @@ import typer
 from interloom.project import find_project
 
 if TYPE_CHECKING:
-    from interloom.settings import Settings
+    from interloom.settings.file import Settings
     from interloom.study.claims import Findings
 
 app = typer.Typer(help="Questions that take many trainings.", no_args_is_help=True)
@@ -45,7 +45,7 @@ def critic_rl(
     Killed, it goes on where it was.
     """
     from interloom.errors import InterloomError
-    from interloom.settings import load_settings
+    from interloom.settings.file import load_settings
     from interloom.study import critic_rl as study
     from interloom.study import report
     from interloom.study.claims import findings
@@ -99,7 +99,7 @@ def adaptive(
     Killed, it goes on where it was.
     """
     from interloom.errors import InterloomError
-    from interloom.settings import load_settings
+    from interloom.settings.file import load_settings
     from interloom.study import adaptive as study
     from interloom.study import adaptive_claims, report
 

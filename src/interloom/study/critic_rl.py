@@ -15,7 +15,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from interloom.benchmarks.parts import AGENTS
-from interloom.settings import Settings, SystemName
+from interloom.settings.evaluation import SystemName
+from interloom.settings.file import Settings
 from interloom.study.comparison import Scores
 from interloom.study.lab import Lab, Params, graded
 from interloom.study.repairs import Outcome, read_outcome

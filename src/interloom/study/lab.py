@@ -32,7 +32,8 @@ from interloom.code import code_of
 from interloom.construct import store
 from interloom.digests import digest
 from interloom.runner import StageRun, run_stage
-from interloom.settings import Settings, SystemName, change_params, load_settings
+from interloom.settings.evaluation import SystemName
+from interloom.settings.file import Settings, change_params, load_settings
 from interloom.stages import STAGES, StageSpec, find_stage, maker
 from interloom.study import repairs
 from interloom.study.tasks import Task, run_all

@@ -23,7 +23,7 @@ def preflight_rl() -> None:
     """Can RL gain anything from the SFT critic? Ends with status 2 and the reasons if it cannot."""
     from interloom.errors import InterloomError
     from interloom.runner import StageRun
-    from interloom.settings import load_settings
+    from interloom.settings.file import load_settings
     from interloom.stages import find_stage
     from interloom.train import grpo
     from interloom.train.readiness import problems

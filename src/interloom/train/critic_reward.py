@@ -13,7 +13,7 @@ from typing import NamedTuple
 from interloom import ranks
 from interloom.records import Failure, Score
 from interloom.seeding import derive_seed
-from interloom.settings import GrpoSettings
+from interloom.settings.training import GrpoSettings
 from interloom.train.data import Row
 from interloom.train.measure import mean, repaired
 from interloom.train.refinement import Executed, Refinement, Refiner

@@ -21,7 +21,9 @@ from interloom.backends.transformers import ChatModel, image_tokens, load_model,
 from interloom.construct import critic_data
 from interloom.errors import InterloomError
 from interloom.runner import StageRun
-from interloom.settings import GrpoSettings, ModelsSettings, Settings
+from interloom.settings.file import Settings
+from interloom.settings.models import ModelsSettings
+from interloom.settings.training import GrpoSettings
 from interloom.train import preflight, readiness, sft, together
 from interloom.train.critic_reward import CriticReward, LogMetric, case_from, fix_hits
 from interloom.train.data import (

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from interloom.backends.transformers import ChatModel
 from interloom.dialogue import Conversation
-from interloom.settings import GrpoSettings, ReadinessSettings
+from interloom.settings.training import GrpoSettings, ReadinessSettings
 from interloom.train import sft, together
 from interloom.train.critic_reward import Case, CriticReward, fix_hits
 from interloom.train.measure import critic_figures, mean

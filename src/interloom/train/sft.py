@@ -32,7 +32,8 @@ from interloom.dialogue import Conversation
 from interloom.errors import InterloomError
 from interloom.runner import StageRun
 from interloom.seeding import derive_seed, seed_everything
-from interloom.settings import ModelsSettings, SftSettings, TrainerSettings
+from interloom.settings.models import ModelsSettings
+from interloom.settings.training import SftSettings, TrainerSettings
 from interloom.train import preflight, together
 from interloom.train.batches import LikeLengthsSFTTrainer
 from interloom.train.watch import (

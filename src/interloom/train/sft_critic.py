@@ -12,7 +12,7 @@ from interloom.construct import critic_data
 from interloom.dialogue import Style
 from interloom.roles import CritiqueCase
 from interloom.runner import StageRun
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 from interloom.train import sft
 from interloom.train.data import (
     Row,

@@ -11,7 +11,7 @@ from interloom import dialogue
 from interloom.construct import planner_data, store
 from interloom.records import Plan, Step
 from interloom.runner import StageRun
-from interloom.settings import Settings
+from interloom.settings.file import Settings
 from interloom.train import sft
 from interloom.train.data import (
     Row,
