@@ -60,13 +60,13 @@ NAMING_SCHEDULE = Schedule(
     steps=1000, learning_rate=2e-3, flat=0.5, weight_decay=0.01, average=0.998
 )
 SETTLING_SCHEDULE = Schedule(
-    steps=1200, learning_rate=7e-4, matrix_rate=4e-3, flat=0.3, weight_decay=0.01, average=0.998
+    steps=2400, learning_rate=8e-4, matrix_rate=4e-3, flat=0.4, weight_decay=0.01, average=0.998
 )
 MADE_LOOKS = 0.67
 """Share of pictures that the generator made, in the part before the last."""
-MADE_LESSONS = 0.3
+MADE_LESSONS = 0.25
 """Share of lessons about what the generator made, in the last part."""
-TAG_LESSONS = 0.25
+TAG_LESSONS = 0.35
 """Share of lessons that are answered between tags and in JSON, in the last part."""
 LOOKING_SCHEDULE = Schedule(
     steps=1500, learning_rate=1e-3, flat=0.4, weight_decay=0.01, average=0.998
