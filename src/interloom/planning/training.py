@@ -11,12 +11,7 @@ from interloom.planning.remote import Calls, Measured, calls_of
 from interloom.planning.volumes import Volumes
 from interloom.settings.file import Settings
 from interloom.settings.models import GeneratorSettings
-from interloom.settings.training import (
-    AdaptiveGrpoSettings,
-    GrpoSettings,
-    SftSettings,
-    TrainerSettings,
-)
+from interloom.settings.training import RlSettings, SftSettings, TrainerSettings
 
 HOUR = 3600.0
 Parts = dict[str, float]
@@ -309,7 +304,7 @@ def grpo(settings: Settings, known: Calibration, amounts: Volumes, seen: Measure
     return Training(machine, parts, sum(memory.values()), memory, scores, elsewhere)
 
 
-def beside_the_policy(options: GrpoSettings | AdaptiveGrpoSettings, learner: Learner) -> Parts:
+def beside_the_policy(options: RlSettings, learner: Learner) -> Parts:
     """The reference model of a card during GRPO, if there is one."""
     if options.kl_coefficient > 0 and not options.lora_rank:
         shared = learner.machine.processes if learner.machine.sharded else 1

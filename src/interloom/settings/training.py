@@ -86,32 +86,38 @@ class ReadinessSettings(Section):
     max_zero_variance: Fraction
 
 
-class GrpoSettings(TrainerSettings):
-    """GRPO of the critic with the dual reward."""
+class RlSettings(TrainerSettings):
+    """What GRPO of the critic and of the unified model have in common."""
 
     epochs: Annotated[float, Field(gt=0, le=1000)]
     max_steps: Annotated[int, Field(ge=0)]
     """Optimiser steps at most; 0 goes through the data ``epochs`` times."""
     batch_size: Count
-    """Prompts per optimiser step, over all devices."""
+    """Prompts or requests per optimiser step, over all devices."""
     group_size: Annotated[int, Field(ge=2, le=256)]
-    """N rollouts per prompt."""
+    """N rollouts of each."""
     temperature: Annotated[float, Field(gt=0, le=5)]
+    """Of words."""
     kl_coefficient: Annotated[float, Field(ge=0, le=10)]
     """β of the k3 estimate of KL(policy ‖ SFT model); 0 keeps no reference model."""
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo"]
     scale_rewards: Literal["group", "batch", "none"]
+    format_weight: Fraction
+    reward_retries: Annotated[int, Field(ge=0, le=20)]
+    """Repeats of a failed call of who executes or judges, before its rollout is left out."""
+
+
+class GrpoSettings(RlSettings):
+    """GRPO of the critic with the dual reward."""
+
     formula: Literal["released", "paper"]
     """Reward composition (``train/rewards.py``)."""
-    format_weight: Fraction
     alpha: Fraction
     """Weight of the accuracy reward against the step-wise reward."""
     semantic_share: Fraction
     """Share of the semantic score in the released step reward; the rest is quality."""
     generator: GeneratorName
     """Which of the profile's generators executes the refined prompts."""
-    reward_retries: Annotated[int, Field(ge=0, le=20)]
-    """Repeats of a failed generator or judge call before its completion is left out."""
     parts: Count
     """Parts in which a step's rollouts are written: generator and judge work on one while the
     policy writes the next. 1 for a generator on the policy's own device."""
@@ -119,30 +125,15 @@ class GrpoSettings(TrainerSettings):
     readiness: ReadinessSettings
 
 
-class AdaptiveGrpoSettings(TrainerSettings):
+class AdaptiveGrpoSettings(RlSettings):
     """GRPO of the unified model (``adaptive/rewards.py``)."""
 
-    epochs: Annotated[float, Field(gt=0, le=1000)]
-    max_steps: Annotated[int, Field(ge=0)]
-    """Optimiser steps at most; 0 goes through the data ``epochs`` times."""
-    batch_size: Count
-    """Requests per optimiser step, over all devices."""
-    group_size: Annotated[int, Field(ge=2, le=256)]
-    """Trajectories per request."""
-    temperature: Annotated[float, Field(gt=0, le=5)]
-    """Of words."""
     picture_temperature: Annotated[float, Field(ge=0, le=5)]
     picture_top_k: Annotated[int, Field(ge=0)]
-    kl_coefficient: Annotated[float, Field(ge=0, le=10)]
-    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo"]
-    scale_rewards: Literal["group", "batch", "none"]
     composition: Literal["paper", "released"]
     bonus: Literal["paper", "gated", "none"]
     """Complexity bonus N*/N_i: as in the paper, to successes only, or to nobody."""
     epsilon: Fraction
     """How far below the best of its group a trajectory still competes."""
     outcome_weight: Fraction
-    format_weight: Fraction
     step_weight: Fraction
-    reward_retries: Annotated[int, Field(ge=0, le=20)]
-    """Repeats of a failed analyzer call before its trajectory is left out."""

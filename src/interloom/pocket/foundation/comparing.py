@@ -218,26 +218,17 @@ def in_words(rng: random.Random) -> Lesson:
     for _ in range(rng.choice((1, 1, 1, 2))):
         edit = random_edit(rng, wanted, rng.choice((*OPERATIONS, "swap", "move")))
         wanted = apply(wanted, edit) if edit else wanted
-    changing = scene.difference(wanted)
     whole, checked = rng.random() < 0.6, rng.random() < 0.5
+    rows = [(POSITIONS[cell], thing(scene, cell), thing(wanted, cell)) for cell in range(CELLS)]
     lines = []
-    for cell in range(CELLS):
-        was, want = thing(scene, cell), thing(wanted, cell)
+    for place, was, want in [*rows, ("background", scene.background, wanted.background)]:
+        told = f"{was} to {want} {_same(was, want)}"
         if checked:
-            now = rng.choice((want, want, was, _any_name(rng)))
-            told = _told(was, now, want if cell in changing else None)[0]
-        else:
-            told = f"{was} to {want} {_same(was, want)}"
-        if whole or cell in changing:
-            lines.append(f"{POSITIONS[cell]}: {told}")
-    sky, new = scene.background, wanted.background
-    if whole or sky != new:
-        told = (
-            _told(sky, new, new if sky != new else None)[0]
-            if checked
-            else (f"{sky} to {new} {_same(sky, new)}")
-        )
-        lines.append(f"background: {told}")
+            cell = place != "background"
+            now = rng.choice((want, want, was, _any_name(rng))) if cell else want
+            told, _ = _told(was, now, want if was != want else None)
+        if whole or was != want:
+            lines.append(f"{place}: {told}")
     form: Form = rng.choice(("canonical", "state"))
     words, before = [], scene
     for edit in edits_between(scene, wanted):

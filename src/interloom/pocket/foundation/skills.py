@@ -1,8 +1,8 @@
 """What the miniature vision-language model learns before anyone makes an agent of it.
 
 General skills only: describe, locate, compare, answer in a given format, rephrase, and what an
-encyclopedia says. Two pictures and a list are compared, but
-no plan, no critique and no correction occurs here.
+encyclopedia says. Two pictures and a list are compared, changes are put into words and answers into
+JSON, but nobody asks for a plan, a critique or a correction here.
 """
 
 from __future__ import annotations
