@@ -1,7 +1,7 @@
 """What orchestration costs: the same stages as plain calls, under DVC, and under Prefect as well.
 
     python scripts/overhead.py                 fixed cost per stage, on stages that do nothing
-    python scripts/overhead.py --lifecycle     the real lifecycle of this project, all stages
+    python scripts/overhead.py --lifecycle     the real lifecycle of this project, agents' stages
     python scripts/overhead.py --lifecycle --set prompts.count=80 …
     python scripts/overhead.py --lifecycle --ways plain dvc      only these ways
 
@@ -29,6 +29,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+from interloom.stages import wanted_stages
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -158,7 +160,7 @@ def lifecycle(changes: list[str], ways: list[str]) -> dict[str, Took]:
         found["plain"] = plain(changes)
     if "dvc" in ways:
         with project([*changes, "tracking.enabled=false"]) as folder:
-            found["dvc"] = timed(["dvc", "repro"], folder)
+            found["dvc"] = timed(["dvc", "repro", *wanted_stages(None, None)], folder)
     if "prefect" in ways:
         with project([*changes, "tracking.enabled=true"]) as folder:
             found["prefect + dvc + mlflow"] = timed(["interloom", "lifecycle"], folder)
@@ -180,10 +182,11 @@ def plain(changes: list[str]) -> Took:
             "from interloom.runner import StageRun\n"
             "from interloom.seeding import seed_everything\n"
             "from interloom.settings.file import load_settings\n"
-            "from interloom.stages import STAGES\n"
+            "from interloom.stages import all_cells, find_stage, wanted_stages\n"
             "settings, here = load_settings(), Path.cwd()\n"
-            "for spec in STAGES:\n"
-            "    began, work = time.perf_counter(), here / '.interloom/plain' / spec.name\n"
+            "for name in all_cells(wanted_stages(None, None), settings):\n"
+            "    spec = find_stage(name)\n"
+            "    began, work = time.perf_counter(), here / '.interloom/plain' / name\n"
             "    work.mkdir(parents=True)\n"
             "    body = import_module(spec.module)\n"
             "    seed_everything(settings.seed)\n"
