@@ -68,7 +68,22 @@ def test_repairs_are_measured_on_failures_alone():
     assert all(len(cases) == 2 for cases in failed.values())
     more = measurements.more_failures(runner, "add", failed["add"], 5, most_tries=64)
     assert len(more) == 5 and more[:2] == failed["add"]
-    repairs, by_operation = measurements.measure_repairs(runner, {"add": more, "swap": []})
+    by_operation = measurements.measure_repairs(runner, {"add": more, "swap": []})
     assert list(by_operation) == ["add"]
-    assert by_operation["add"] == repairs
-    assert {share.n for share in repairs.values()} == {5}
+    assert {share.n for share in by_operation["add"].values()} == {5}
+
+
+def test_every_operation_counts_as_often_as_it_fails():
+    def of(right: int, n: int) -> Share:
+        return Share.of([True] * right + [False] * (n - right))
+
+    rows = {
+        "add": {"plain": of(10, 10)},
+        "swap": {"plain": of(0, 30)},
+        "move": {"plain": of(5, 10)},
+    }
+    tried = {"add": of(9, 10), "swap": of(7, 10), "move": of(10, 10)}
+    share = measurements.over_failures(rows, tried)["plain"]
+    assert share.value == pytest.approx((1.5 + 0.5 * 0.5) / 5.5) and share.n == 50
+    assert share.low < share.value < share.high
+    assert measurements.over_failures({}, tried) == {}

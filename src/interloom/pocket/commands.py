@@ -25,7 +25,7 @@ def train(
         ".interloom/foundation"
     ),
     seed: Annotated[int, typer.Option(help="Seed of weights and data.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads (1 = as shipped).")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
     scale: Annotated[
         float, typer.Option(min=0.001, help="Factor on the number of steps (1 = as shipped).")
     ] = 1.0,

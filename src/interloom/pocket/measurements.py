@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,9 +62,26 @@ class Share:
         """
         n = len(outcomes)
         assert n, "no outcomes"
-        p, z = sum(outcomes) / n, 1.96
-        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+        return cls._wilson(sum(outcomes) / n, n, n)
+
+    @classmethod
+    def mean(cls, shares: Sequence[Share], weights: Sequence[float]) -> Share:
+        """Of several strata, whose weights add up to 1. The interval is that of as many outcomes
+        as have the same variance; ``n`` counts all.
+
+        >>> Share.mean([Share.of([True] * 10), Share.of([False] * 10)], [0.75, 0.25]).value
+        0.75
+        """
+        p = sum(w * share.value for w, share in zip(weights, shares, strict=True))
+        worth = 1 / sum(w * w / share.n for w, share in zip(weights, shares, strict=True))
+        return cls._wilson(p, worth, sum(share.n for share in shares))
+
+    @classmethod
+    def _wilson(cls, p: float, worth: float, n: int) -> Share:
+        z = 1.96
+        centre = (p + z * z / (2 * worth)) / (1 + z * z / worth)
+        half = z * math.sqrt(p * (1 - p) / worth + z * z / (4 * worth * worth))
+        half /= 1 + z * z / worth
         # At 0 and 1 the exact bounds are p itself; rounding must not put them on the wrong side.
         return cls(p, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)), n)
 
@@ -89,7 +106,8 @@ class Report:
     composed: the same scenes as in ``one_shot`` built by one caption and single edits.
     knowledge: ``raw`` riddles, and the same requests made ``explicit``.
     repairs: after an edit failed at the first try, success of: the same prompt with another seed
-        (``same_prompt``), another paraphrase (``paraphrase``) and every correction style.
+        (``same_prompt``), another paraphrase (``paraphrase``) and every correction style; every
+        operation counts as often as it fails.
     repairs_by_operation: the same per edit kind.
     speed: edits with different prompts and sources in one batch.
     """
@@ -269,9 +287,8 @@ def more_failures(
 
 def measure_repairs(
     runner: Runner, failed: dict[Operation, list[Case]]
-) -> tuple[dict[str, Share], dict[str, dict[str, Share]]]:
-    """What helps after a failure, over all operations and for each."""
-    totals: dict[str, list[bool]] = {}
+) -> dict[str, dict[str, Share]]:
+    """What helps after a failure, for each operation that ever fails."""
     by_operation: dict[str, dict[str, Share]] = {}
     rng = random.Random(derive_seed("repairs"))
     for operation, cases in failed.items():
@@ -283,14 +300,29 @@ def measure_repairs(
         } | {
             style: [correct(c.edit, c.before, style) for c in cases] for style in CORRECTION_STYLES
         }
-        row: dict[str, Share] = {}
-        for way, prompts in asked.items():
-            pairs = list(zip(cases, prompts, strict=True))
-            outcomes = _try(runner, pairs, again=True)
-            row[way] = Share.of(outcomes)
-            totals.setdefault(way, []).extend(outcomes)
-        by_operation[operation] = row
-    return {way: Share.of(outcomes) for way, outcomes in totals.items()}, by_operation
+        by_operation[operation] = {
+            way: Share.of(_try(runner, list(zip(cases, prompts, strict=True)), again=True))
+            for way, prompts in asked.items()
+        }
+    return by_operation
+
+
+def over_failures(
+    by_operation: Mapping[str, Mapping[str, Share]], single_edits: Mapping[str, Share]
+) -> dict[str, Share]:
+    """What helps after a failure of any edit: each operation counts as often as it fails.
+
+    More failures were looked for where an operation seldom fails, so that each has its own figure;
+    counted as they are, rare failures would stand for many.
+    """
+    tried = [single_edits[operation] for operation in by_operation]
+    # Half a failure more: what never failed at the first try can fail all the same.
+    failures = [((1 - share.value) * share.n + 0.5) / (share.n + 1) for share in tried]
+    weights = [share / sum(failures) for share in failures]
+    rows = list(by_operation.values())
+    return {
+        way: Share.mean([row[way] for row in rows], weights) for way in (rows[0] if rows else ())
+    }
 
 
 def _another_wording(case: Case, rng: random.Random) -> str:
@@ -344,17 +376,17 @@ def measure(generator: DiffusersGenerator, n: int, tick: Callable[[int], None]) 
     one_shot, composed = measure_captions(runner, n)
     single_edits, failed = measure_edits(runner, n)
     enough: dict[Operation, list[Case]] = {
-        operation: more_failures(runner, operation, cases, n, most_tries=16 * n)
+        operation: more_failures(runner, operation, cases, n, most_tries=24 * n)
         for operation, cases in failed.items()
     }
-    repairs, by_operation = measure_repairs(runner, enough)
+    by_operation = measure_repairs(runner, enough)
     return Report(
         generator=generator.name,
         one_shot=one_shot,
         single_edits=single_edits,
         composed=composed,
         knowledge=measure_knowledge(runner, n),
-        repairs=repairs,
+        repairs=over_failures(by_operation, single_edits),
         repairs_by_operation=by_operation,
         speed=measure_speed(generator),
     )

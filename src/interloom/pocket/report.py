@@ -53,7 +53,7 @@ def to_markdown(reports: Sequence[Report]) -> str:
         table("The same scenes, one thing at a time", lambda r: r.composed),
         table("Explicit single edits, first try", lambda r: r.single_edits),
         table("Knowledge", lambda r: r.knowledge),
-        table("After a failed edit", lambda r: r.repairs),
+        table("After a failed edit, each kind as often as it fails", lambda r: r.repairs),
     ]
     for report in reports:
         parts.append(_repair_table(report))
