@@ -19,6 +19,9 @@ $(BIN)/interloom: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e '.[dev]'
 	touch $@
 
+# Training on CPU is half again as fast with this allocator (Debian: libtcmalloc-minimal4) as with glibc's.
+demo demo-adaptive: export LD_PRELOAD := $(firstword $(wildcard /usr/lib/*/libtcmalloc_minimal.so.4))
+
 demo: install
 	$(BIN)/interloom lifecycle
 

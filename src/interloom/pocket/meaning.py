@@ -181,8 +181,9 @@ def procedure_steps(text: str) -> KnownProcedure | None:
 
 
 def _article(steps: Sequence[ConcreteStep]) -> str:
-    told = ((step.name, step.instruction, step.prompt, step.auxiliary_text) for step in steps)
-    return numbered(": ".join(filter(None, parts)) for parts in told)
+    return numbered(
+        step.prompt + (f": {step.auxiliary_text}" if step.auxiliary_text else "") for step in steps
+    )
 
 
 def procedure_article(procedure: Procedure, rng: random.Random) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from interloom.pocket.foundation.comparing import (
     as_wanted,
@@ -107,17 +107,10 @@ def _list_as_json(rng: random.Random) -> Lesson:
     return Lesson(f"answer in json: {numbered(said, first)}.", json.dumps({"items": items}))
 
 
-FIELD_NAMES = (
-    "execution_plan", "step_number", "step_name", "instruction", "prompt", "auxiliary_text",
-    "previous_step_success", "refine_prompt",
-)  # fmt: skip
-"""The papers' fields: words that are copied now and then, and that name nothing here."""
-
-
 def _salad(rng: random.Random) -> str:
-    """One to eight words in no order, of the world or of the papers."""
+    """One to eight words of the world in no order."""
     words = ("the", "a", "at", "to", "with", *COLOURS, *KINDS, "top", "left", "right", "center")
-    return " ".join(rng.choices((*words, *FIELD_NAMES), k=rng.randint(1, 8)))
+    return " ".join(rng.choices(words, k=rng.randint(1, 8)))
 
 
 def _rephrase(rng: random.Random) -> Lesson:
@@ -232,55 +225,39 @@ def _reasoning(rng: random.Random) -> Lesson:
     return Lesson(f"<image>{_asked(rng, instruction)}", article, (Picture(scene),))
 
 
-FIELDS: Mapping[str, tuple[str, ...]] = {
-    "number": ("number", "no"),
-    "name": ("name", "title"),
-    "told": ("told", "line"),
-    "text": ("text", "again", "words"),
-    "note": ("note", "remark"),
-}
-"""What a field of a list's entry holds, and names for it; none of them is one of the papers'."""
-TRUTH_FIELDS = ("same", "equal")
-LIST_FIELDS = ("items", "things", "rows", "entries")
-IN_TAGS = (
-    "think, then answer in json with {fields}: {question}",
-    "{question} (think first; json: {fields})",
-    "json with {fields}, after thinking: {question}",
-)
+NUMBER_FIELDS = ("number", "step_number")
+TEXT_FIELDS = ("text", "again", "prompt", "instruction", "step_name", "refine_prompt")
+NOTE_FIELDS = ("note", "auxiliary_text")
+TRUTH_FIELDS = ("same", "previous_step_success")
+LIST_FIELDS = ("items", "things", "execution_plan")
 
 
 def in_tags(rng: random.Random) -> Lesson:
     """An answer between tags and then in JSON, with the fields that the question names.
 
-    The thought is another lesson's answer: a list, whose entries stand once more in the JSON, part
-    by part, or a comparison, whose last word does.
+    The thought is another lesson's answer: a list, whose entries stand once more in the JSON, or a
+    comparison, whose last word does.
     """
-    if rng.random() < 0.2:
+    if rng.random() < 0.25:
         told, field = same_or_different(rng), rng.choice(TRUTH_FIELDS)
         fields, content = [field], {field: told.answer.endswith("all the same.")}
     else:
-        told, kinds = _one_by_one(rng), ("number", "text", "note")
-        if rng.random() < 0.5:
-            told, kinds = _procedure(rng), tuple(FIELDS)
-        names, items = _some_fields(rng, kinds), []
+        told = rng.choice((_one_by_one, _procedure))(rng)
+        outer, fields, items = rng.choice(LIST_FIELDS), _some_fields(rng), []
         for number, said in re.findall(r"(\d+) (.+?)(?:; (?=\d+ )|$)", told.answer):
-            parts = said.split(": ") if len(kinds) > 3 else [said, None]
-            held = dict(zip(kinds, [int(number), *parts], strict=True))
-            items.append({name: held[kind] for name, kind in names})
-        outer = rng.choice(LIST_FIELDS)
-        fields, content = [outer, *(name for name, _ in names)], {outer: items}
-    question = rng.choice(IN_TAGS).format(fields=", ".join(fields), question=told.question)
-    return Lesson(question, f"<think>{told.answer}</think><answer>{json.dumps(content)}</answer>")
+            text, _, note = said.partition(": ")
+            values = {"number": int(number), "note": note or None}
+            items.append({field: values.get(kind, text) for field, kind in fields.items()})
+        fields, content = [outer, *fields], {outer: items}
+    answer = f"<think>{told.answer}</think><answer>{json.dumps(content)}</answer>"
+    return Lesson(f"think, then answer in json with {', '.join(fields)}: {told.question}", answer)
 
 
-def _some_fields(rng: random.Random, kinds: Sequence[str]) -> list[tuple[str, str]]:
-    """Names of fields in the order of an answer, each with the kind of what it holds."""
-    chosen = [kind for kind in kinds if kind == "text" or rng.random() < 0.75]
-    names = [(rng.choice(FIELDS[kind]), kind) for kind in chosen]
-    if rng.random() < 0.5:  # the same once more, under another name
-        again = [name for name in FIELDS["text"] if (name, "text") not in names]
-        names.insert(rng.randint(1, len(names)), (rng.choice(again), "text"))
-    return names
+def _some_fields(rng: random.Random) -> dict[str, str]:
+    """Names of fields in the order of an answer, and what each holds: number, text or note."""
+    fields = {rng.choice(NUMBER_FIELDS): "number"} if rng.random() < 0.7 else {}
+    fields |= dict.fromkeys(rng.sample(TEXT_FIELDS, rng.randint(1, 3)), "text")
+    return fields | ({rng.choice(NOTE_FIELDS): "note"} if rng.random() < 0.7 else {})
 
 
 Skills = Mapping[Callable[[random.Random], Lesson], float]

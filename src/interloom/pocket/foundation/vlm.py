@@ -48,7 +48,7 @@ from interloom.pocket.scene import CELLS, GRID
 from interloom.roles import Generator
 
 SCHEDULE = Schedule(
-    steps=6500, learning_rate=2e-3, matrix_rate=1e-2, flat=0.5, weight_decay=0.01, average=0.998
+    steps=7000, learning_rate=2e-3, matrix_rate=1e-2, flat=0.5, weight_decay=0.01, average=0.998
 )
 BATCH = 12
 GROUP = 4
@@ -66,7 +66,7 @@ MADE_LOOKS = 0.67
 """Share of pictures that the generator made, in the part before the last."""
 MADE_LESSONS = 0.25
 """Share of lessons about what the generator made, in the last part."""
-TAG_LESSONS = 0.4
+TAG_LESSONS = 0.35
 """Share of lessons that are answered between tags and in JSON, in the last part."""
 LOOKING_SCHEDULE = Schedule(
     steps=1500, learning_rate=1e-3, flat=0.4, weight_decay=0.01, average=0.998
