@@ -318,11 +318,11 @@ def over_failures(
     tried = [single_edits[operation] for operation in by_operation]
     # Half a failure more: what never failed at the first try can fail all the same.
     failures = [((1 - share.value) * share.n + 0.5) / (share.n + 1) for share in tried]
-    weights = [share / sum(failures) for share in failures]
+    total = sum(failures)
+    weights = [share / total for share in failures]
     rows = list(by_operation.values())
-    return {
-        way: Share.mean([row[way] for row in rows], weights) for way in (rows[0] if rows else ())
-    }
+    ways = rows[0] if rows else ()
+    return {way: Share.mean([row[way] for row in rows], weights) for way in ways}
 
 
 def _another_wording(case: Case, rng: random.Random) -> str:
