@@ -3,7 +3,8 @@
     python scripts/plans.py                              the lifecycle's planner, 96 requests
     python scripts/plans.py MODEL --count 192            another one
 
-A step is right if its prompt is the teacher's, word for word. Answers are greedy, asked for once.
+A step is right if its prompt, said of the picture that the teacher's steps before it make, means
+the picture that the teacher's step makes. Answers are greedy, asked for once.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from interloom.agents import ModelPlanner
 from interloom.backends.transformers import ChatModel
 from interloom.benchmarks import pocket_ueval
 from interloom.pocket import teacher
-from interloom.pocket.meaning import procedure_steps
+from interloom.pocket.language import MeaningError
+from interloom.pocket.meaning import procedure_steps, understand
+from interloom.pocket.scene import Scene
 from interloom.records import Failure
 from interloom.settings.file import load_settings
 
@@ -50,18 +54,33 @@ def main() -> None:
     tallies: dict[str, Tally] = defaultdict(Tally)
     for request, plan in zip(requests, plans, strict=True):
         tally = tallies[_kind(request.text)]
-        wanted = [step.prompt for step in teacher.plan(request.text).steps]
-        made = [] if isinstance(plan, Failure) else [step.prompt for step in plan.steps]
+        wanted = [step.prompt or "" for step in teacher.plan(request.text).steps]
+        made = [] if isinstance(plan, Failure) else [step.prompt or "" for step in plan.steps]
+        right, scene = 0, None
+        for mine, theirs in zip_longest(made, wanted):
+            after = _picture(theirs, scene)
+            right += after is not None and _picture(mine, scene) == after
+            scene = after
         tally.requests += 1
-        tally.whole += made == wanted
+        tally.whole += right == len(wanted) == len(made)
         tally.steps += len(wanted)
-        tally.right += sum(a == b for a, b in zip(made, wanted, strict=False))
+        tally.right += right
         tally.unread += isinstance(plan, Failure)
     for kind, t in sorted(tallies.items()):
         print(
             f"{kind:20} n {t.requests:3}  whole plans {t.whole / t.requests:.2f}"
             f"  steps {t.right / t.steps:.2f}  unread {t.unread}"
         )
+
+
+def _picture(prompt: str | None, before: Scene | None) -> Scene | None:
+    """What a prompt makes of a picture; ``None`` if it is none, or means nothing there."""
+    if prompt is None:
+        return None
+    try:
+        return understand(prompt, before).goal.nearest(before or Scene())
+    except MeaningError:
+        return None
 
 
 def _kind(text: str) -> str:

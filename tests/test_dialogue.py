@@ -49,7 +49,9 @@ def test_first_step_is_shown_a_blank_white_picture_of_the_same_size():
 def test_short_planner_carries_images_and_captions_in_order():
     request = Request(id="r", text="go on", images=(PNG, OTHER), captions=("a sun", ""))
     conversation = dialogue.planner_messages(request, "short")
-    assert text_of(conversation) == "request: go on\n1:<image>a sun\n2:<image>"
+    text = text_of(conversation)
+    assert text.endswith("as auxiliary_text: request: go on\n1:<image>a sun\n2:<image>")
+    assert all(field in text for field in ("execution_plan", *Step.model_fields))
     assert conversation.images == [PNG, OTHER]
     assert [m["role"] for m in conversation.messages] == ["user"]
 

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import json
 import random
+import re
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +17,15 @@ from interloom.errors import InterloomError
 from interloom.pocket.foundation import autoencoder as ae
 from interloom.pocket.foundation import eye, vlm, vlm_model
 from interloom.pocket.foundation import generator as gen
+from interloom.pocket.foundation.lessons import random_picture
 from interloom.pocket.foundation.shipped import load_generator
-from interloom.pocket.foundation.skills import SKILLS, draw
+from interloom.pocket.foundation.skills import SKILLS, draw, in_tags
 from interloom.pocket.foundation.tokenizer import train_tokenizer
-from interloom.pocket.foundation.training import Average, Schedule, train
-from interloom.pocket.language import describe_scene
+from interloom.pocket.foundation.training import Ahead, Average, Schedule, train
+from interloom.pocket.language import KEEP, describe_scene
 from interloom.pocket.render import render_array
 from interloom.pocket.scene import random_scene, scene_split
+from interloom.records import Step
 
 SHORT = Schedule(steps=6, learning_rate=1e-3, warmup=2)
 
@@ -125,11 +131,70 @@ def test_every_skill_makes_lessons_that_fit_its_pictures():
 
 
 def test_no_skill_is_a_planner_or_critic_task():
+    """Names of the papers' fields occur, but as any name does: for anything, seldom together."""
     rng = random.Random(0)
-    words = ("execution_plan", "previous_step_success", "refine_prompt", "keep everything else")
-    for _ in range(1500):
+    held: dict[str, set[type]] = {}
+    for _ in range(3000):
         lesson = draw(rng)
-        assert not any(word in f"{lesson.question} {lesson.answer}" for word in words)
+        assert KEEP not in f"{lesson.question} {lesson.answer}"
+        body = re.search(r"\{.*\}", lesson.answer)
+        for fields in _objects(json.loads(body[0])) if body else ():
+            for name, value in fields.items():
+                held.setdefault(name, set()).add(type(value))
+            assert len(fields.keys() & set(Step.model_fields)) < len(Step.model_fields) - 1
+            judged = isinstance(fields.get("previous_step_success"), bool)
+            assert not (judged and "refine_prompt" in fields)
+    for name in ("execution_plan", "previous_step_success", "refine_prompt", *Step.model_fields):
+        assert {str, int} <= held[name], name
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """All JSON objects in a value."""
+    if isinstance(value, dict):
+        yield value
+    for part in value.values() if isinstance(value, dict) else value:
+        if isinstance(part, (dict, list)):
+            yield from _objects(part)
+
+
+def test_answers_in_tags_have_the_fields_that_the_question_names():
+    rng = random.Random(0)
+    for _ in range(500):
+        lesson = in_tags(rng)
+        blocks = re.fullmatch("<think>(.+)</think><answer>(.+)</answer>", lesson.answer)
+        assert blocks, lesson.answer
+        thought, answer = blocks.groups()
+        [(outer, content)] = json.loads(answer).items()
+        if isinstance(content, bool):
+            assert f"the answer as {outer}: " in lesson.question
+            assert content == thought.endswith(("all the same.", "all as wanted."))
+            continue
+        named = lesson.question.partition(f" {outer} of ")[2].partition(": ")[0]
+        asked = [one.split(" as ") for one in named.split(", ")]
+        assert content
+        for item in content:
+            assert list(item) == [name for _, name in asked]
+            for part, value in zip([part for part, _ in asked], item.values(), strict=True):
+                assert value is None or str(value) in thought
+                assert isinstance(value, int) == (part == "number")
+
+
+def test_what_is_made_ahead_is_what_would_be_made_now():
+    now, ahead = (Ahead(lambda step: step * step, 9, workers) for workers in (0, 2))
+    assert [ahead.at(step) for step in range(4, 9)] == [now.at(step) for step in range(4, 9)]
+    assert ahead.items is None  # its processes have ended
+
+
+def test_all_that_is_left_to_chance_in_a_picture_is_in_its_drawing():
+    looking = eye.Eye(ae.new_autoencoder().eval(), spoiled=4)
+    pictures = [random_picture(random.Random(i)) for i in range(16)]
+    first, second = (looking.draw(pictures, np.random.default_rng(3)) for _ in range(2))
+    assert torch.equal(first.pixels, second.pixels) and torch.equal(first.through, second.through)
+    assert first.spoiled == second.spoiled
+    assert {first.through[i].item() for i, *_ in first.spoiled} == {
+        i for i, picture in enumerate(pictures) if picture.unclear
+    }
+    assert looking.see(first).shape == (16 * 36, 1536)
 
 
 def test_patches_are_those_of_the_processor():

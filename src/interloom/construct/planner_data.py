@@ -97,7 +97,8 @@ def truncated(trajectory: Trajectory, cut: int) -> tuple[Request, Plan]:
         }
     )
     there = f"{len(pictures)} pictures are there, step {rest[0].step_number} is next."
-    return request, Plan(reasoning=f"{plan.reasoning} {there}".strip(), steps=rest)
+    thought = [plan.reasoning.removesuffix("."), there]
+    return request, Plan(reasoning=". ".join(filter(None, thought)), steps=rest)
 
 
 def described(trajectory: Trajectory, steps: int, question: str) -> tuple[Request, Plan]:

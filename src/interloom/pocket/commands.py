@@ -29,11 +29,22 @@ def train(
     scale: Annotated[
         float, typer.Option(min=0.001, help="Factor on the number of steps (1 = as shipped).")
     ] = 1.0,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="vlm: lessons a step, if not as shipped.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="vlm: processes that draw lessons ahead.")
+    ] = 2,
+    device: Annotated[str, typer.Option(help="vlm: cpu, cuda, cuda:1 ...")] = "cpu",
 ) -> None:
     """Train a shipped miniature from scratch: seeded, resumable, its curve in MLflow."""
     from interloom.pocket.foundation.command import train_miniature
+    from interloom.pocket.foundation.training import Machine
 
-    train_miniature(miniature.value, out, work, seed=seed, threads=threads, scale=scale)
+    train_miniature(
+        miniature.value, out, work, seed=seed, threads=threads, scale=scale, batch=batch,
+        machine=Machine(device, workers),
+    )  # fmt: skip
 
 
 @app.command()

@@ -61,6 +61,15 @@ def numbered(texts: Iterable[str], first: int = 1) -> str:
     return "; ".join(f"{number} {text}" for number, text in enumerate(texts, first))
 
 
+def short_name(text: str) -> str:
+    """What an order or a thing is called for short: what stands before its place.
+
+    >>> short_name("replace the yellow cloud at the top left with a yellow fish")
+    'replace the yellow cloud'
+    """
+    return text.partition(" at the ")[0]
+
+
 @cache
 def phrasings() -> dict[str, Any]:
     text = files("interloom.pocket").joinpath("text/phrasings.yaml").read_text("utf-8")

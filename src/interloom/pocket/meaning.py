@@ -181,9 +181,8 @@ def procedure_steps(text: str) -> KnownProcedure | None:
 
 
 def _article(steps: Sequence[ConcreteStep]) -> str:
-    return numbered(
-        step.prompt + (f": {step.auxiliary_text}" if step.auxiliary_text else "") for step in steps
-    )
+    told = ((step.name, step.instruction, step.prompt, step.auxiliary_text) for step in steps)
+    return numbered(": ".join(filter(None, parts)) for parts in told)
 
 
 def procedure_article(procedure: Procedure, rng: random.Random) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from interloom.pocket.language import (
     describe_scene,
     numbered,
     parse,
+    short_name,
     with_article,
 )
 from interloom.pocket.meaning import KnownProcedure, procedure_steps, understand
@@ -62,14 +63,6 @@ def _step(number: int, name: str, instruction: str, prompt: str, note: str | Non
     )  # fmt: skip
 
 
-def _edit_name(edit: Edit, scene: Scene) -> str:
-    if edit.operation == "background":
-        return f"{edit.background} falls" if edit.background != "day" else "day breaks"
-    assert edit.at is not None
-    sprite = edit.sprite or scene.cells[edit.at]
-    return f"{edit.operation} the {sprite}"
-
-
 Wording = Callable[[Edit, Scene], str]
 
 
@@ -93,7 +86,7 @@ def scene_steps(
     scene = Scene.of({cell: sprite for cell, sprite in target.sprites() if cell in order[:1]},
                      target.background)  # fmt: skip
     text = describe_scene(scene)
-    steps = [_step(first_number, "start the picture", f"draw {text}", text, None)]
+    steps = [_step(first_number, short_name(text), text, text, None)]
     for cell in order[1:]:
         edit = Edit("add", at=cell, sprite=target.cells[cell])
         steps.append(_edit_step(edit, scene, word, first_number + len(steps)))
@@ -103,7 +96,7 @@ def scene_steps(
 
 def _edit_step(edit: Edit, scene: Scene, word: Wording, number: int) -> Step:
     prompt, instruction = word(edit, scene), describe_edit(edit, scene)
-    return _step(number, _edit_name(edit, scene), instruction, prompt, None)
+    return _step(number, short_name(instruction), instruction, prompt, None)
 
 
 def edit_steps(
@@ -198,7 +191,7 @@ def plan(
             step.model_copy(update={"step_number": step.step_number + first_number - 1})
             for step in procedure_plan(known, before, word)
         ]
-        return Plan(reasoning=f"{known.recall}.", steps=tuple(moved))
+        return Plan(reasoning=known.recall, steps=tuple(moved))
     understood = understand(text, before)
     goal, when = understood.goal, ""
     if before is None or goal.before is None:
@@ -215,7 +208,7 @@ def plan(
         edits = _edits_as_said(understood.plain, before, goal)
         steps = edit_steps(before, edits, word, first_number)
     listed = when + numbered((step.instruction or "" for step in steps), first_number)
-    return Plan(reasoning=f"{understood.recall} {listed}.".strip(), steps=tuple(steps))
+    return Plan(reasoning=f"{understood.recall} {listed}".strip(), steps=tuple(steps))
 
 
 def decompose(before: Scene, after: Scene) -> list[str]:

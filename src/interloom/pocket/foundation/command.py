@@ -5,18 +5,27 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from interloom.errors import InterloomError
 from interloom.pocket.foundation.shipped import load_autoencoder, load_generator
-from interloom.pocket.foundation.training import Report, prefixed
+from interloom.pocket.foundation.training import HERE, Machine, Report, prefixed
 from interloom.seeding import seed_everything
 
 
 def train_miniature(
-    name: str, out: Path, work: Path, *, seed: int, threads: int, scale: float
+    name: str,
+    out: Path,
+    work: Path,
+    *,
+    seed: int,
+    threads: int,
+    scale: float,
+    batch: int | None = None,
+    machine: Machine = HERE,
 ) -> None:
     """Train ``generator`` (with autoencoder and weak snapshot), ``vlm`` or ``umm`` into ``out``.
 
@@ -32,7 +41,8 @@ def train_miniature(
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(threads)
     seed_everything(seed)
-    settings = {"miniature": name, "seed": seed, "threads": threads, "scale": scale}
+    settings = {"miniature": name, "seed": seed, "threads": threads, "scale": scale,
+                "batch": batch, **asdict(machine)}  # fmt: skip
     with _curve(name, work, settings) as report:
         if name == "generator":
             _train_generator(target, weak, work, seed, report, scale)
@@ -40,9 +50,12 @@ def train_miniature(
             from interloom.pocket.foundation import vlm
 
             # It looks at pictures as the generators make them.
-            autoencoder = load_autoencoder(out / "generator")
-            generator = load_generator(weak)
-            vlm.train_vlm(autoencoder, generator, target, work, seed, report, scale)
+            autoencoder = load_autoencoder(out / "generator").to(machine.device)
+            generator = load_generator(weak, device=machine.device)
+            vlm.train_vlm(
+                autoencoder, generator, target, work, seed, report, scale, batch or vlm.BATCH,
+                machine,
+            )  # fmt: skip
         else:
             from interloom.pocket.foundation import umm
 

@@ -36,28 +36,31 @@ class Naming:
         words = model.get_input_embeddings().weight.detach()
         words = F.normalize(words, dim=-1)
         self.words = [words[[_word(tokenizer, name) for name in group]] for group in names]
-        self.place = nn.Linear(words.shape[1], CELLS)
+        self.place = nn.Linear(words.shape[1], CELLS).to(words.device)
 
     def __call__(
         self, pictures: Sequence[Picture], patches: torch.Tensor
     ) -> tuple[torch.Tensor, Metrics]:
         """Loss of naming every cell; also how many unclear cells are taken for such."""
-        grid = torch.tensor([[1, 2 * GRID, 2 * GRID]] * len(pictures))
-        seen = self.tower(patches, grid_thw=grid).pooler_output
+        device = self.place.weight.device
+        grid = torch.tensor([[1, 2 * GRID, 2 * GRID]] * len(pictures), device=device)
+        seen = self.tower(patches.to(device), grid_thw=grid).pooler_output
         labels = torch.tensor([_labels(p, cell) for p in pictures for cell in range(CELLS)])
+        labels = labels.to(device)
         # Sharp scores and a price on length keep image tokens as long as words are: much longer
         # ones drown everything that attention adds to them.
         scores = [*(SHARPNESS * seen @ words.T for words in self.words), self.place(seen)]
         losses = [F.cross_entropy(score, labels[:, i]) for i, score in enumerate(scores)]
         length = seen.pow(2).sum(-1).mean()
         said, unclear = scores[0].argmax(-1) == 1, labels[:, 0] == 1
+        naming, both = torch.stack(losses).sum(), (said & unclear).sum()
         metrics = {
-            "naming": sum(loss.item() for loss in losses),
-            "length": length.item() ** 0.5,
-            "unclear_found": (said & unclear).sum().item() / max(1, unclear.sum().item()),
-            "unclear_right": (said & unclear).sum().item() / max(1, said.sum().item()),
+            "naming": naming.detach(),
+            "length": length.detach() ** 0.5,
+            "unclear_found": both / unclear.sum().clamp(min=1),
+            "unclear_right": both / said.sum().clamp(min=1),
         }
-        return torch.stack(losses).sum() + 0.002 * length, metrics
+        return naming + 0.002 * length, metrics
 
 
 def _word(tokenizer: PreTrainedTokenizerFast, name: str) -> int:

@@ -11,14 +11,14 @@ from interloom.errors import InterloomError
 from interloom.pocket.foundation.generator import CALL
 
 
-def load_generator(folder: Path, batch_size: int = 32) -> DiffusersGenerator:
+def load_generator(folder: Path, batch_size: int = 32, device: str = "cpu") -> DiffusersGenerator:
     """A shipped generator (or one trained by ``interloom pocket train generator``).
 
     Raises:
         InterloomError: the folder is not there; says how to get it.
     """
     _check(folder)
-    return DiffusersGenerator(folder, CALL, batch_size=batch_size)
+    return DiffusersGenerator(folder, CALL, batch_size=batch_size, device=device)
 
 
 def load_autoencoder(folder: Path) -> AutoencoderKLFlux2:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from interloom.pocket.foundation.comparing import (
     as_wanted,
@@ -23,7 +23,13 @@ from interloom.pocket.foundation.comparing import (
 )
 from interloom.pocket.foundation.lessons import Lesson, Picture, random_picture
 from interloom.pocket.knowledge import procedures, riddles
-from interloom.pocket.language import describe_edit, describe_scene, numbered, with_article
+from interloom.pocket.language import (
+    describe_edit,
+    describe_scene,
+    numbered,
+    short_name,
+    with_article,
+)
 from interloom.pocket.meaning import procedure_article, reasoning_article
 from interloom.pocket.scene import (
     CELLS,
@@ -52,9 +58,15 @@ def list_cells(rng: random.Random) -> Lesson:
     return listing(random_picture(rng))
 
 
+def _with_picture(rng: random.Random, question: str) -> str:
+    """The picture comes before the question, or numbered after it."""
+    return f"<image>{question}" if rng.random() < 0.6 else f"{question}\n1:<image>"
+
+
 def _what_is_at(rng: random.Random) -> Lesson:
     picture, cell = random_picture(rng), rng.randrange(CELLS)
-    return Lesson(f"<image>what is at the {POSITIONS[cell]}", picture.name(cell), (picture,))
+    question = _with_picture(rng, f"what is at the {POSITIONS[cell]}")
+    return Lesson(question, picture.name(cell), (picture,))
 
 
 def _where_is(rng: random.Random) -> Lesson:
@@ -64,20 +76,50 @@ def _where_is(rng: random.Random) -> Lesson:
     found = [
         POSITIONS[c] for c, s in picture.scene.sprites() if s == sprite and c not in picture.unclear
     ]
-    return Lesson(f"<image>where is the {sprite}", ", ".join(found) or "nowhere", (picture,))
+    question = _with_picture(rng, f"where is the {sprite}")
+    return Lesson(question, ", ".join(found) or "nowhere", (picture,))
+
+
+FIELDS = (
+    *COLOURS, *KINDS, "center", "items", "rows", "entries", "title", "line", "words", "number",
+    "name", "told", "text", "note", "place", "thing", "same", "execution_plan", "step_number",
+    "step_name", "instruction", "prompt", "auxiliary_text", "previous_step_success",
+    "refine_prompt",
+)  # fmt: skip
+"""What fields of a JSON answer may be called. Any part of an answer goes under any name that the
+question gives it: a name says nothing about what it holds, the papers' no more than others."""
+
+
+def _fields(rng: random.Random, parts: Sequence[str]) -> tuple[str, list[str]]:
+    """Which name each part of an answer gets: as a question says it, and in the parts' order."""
+    names = rng.sample(FIELDS, len(parts))
+    said = ", ".join(f"{part} as {name}" for part, name in zip(parts, names, strict=True))
+    return said, names
+
+
+def _as_list(
+    rng: random.Random, parts: Sequence[str], entries: Iterable[Sequence[object]]
+) -> tuple[str, str]:
+    """Entries under a list's name, with names for their parts: as a question asks, and in JSON."""
+    said, names = _fields(rng, parts)
+    outer = rng.choice([name for name in FIELDS if name not in names])
+    rows = [dict(zip(names, entry, strict=True)) for entry in entries]
+    return f"{outer} of {said}", json.dumps({outer: rows})
 
 
 def _as_json(rng: random.Random) -> Lesson:
     picture, cell = random_picture(rng), rng.randrange(CELLS)
-    answer = json.dumps({"place": POSITIONS[cell], "thing": picture.name(cell)})
-    return Lesson(f"<image>answer in json: what is at the {POSITIONS[cell]}", answer, (picture,))
+    said, names = _fields(rng, ("place", "thing"))
+    answer = json.dumps(dict(zip(names, (POSITIONS[cell], picture.name(cell)), strict=True)))
+    question = f"answer in json with {said}: what is at the {POSITIONS[cell]}"
+    return Lesson(_with_picture(rng, question), answer, (picture,))
 
 
 def _text_as_json(rng: random.Random) -> Lesson:
     scene = random_scene(rng, rng.randint(1, 5))
-    things = [{"number": i, "thing": str(s), "place": POSITIONS[c], "note": None}
-              for i, (c, s) in enumerate(scene.sprites(), 1)]  # fmt: skip
-    return Lesson(f"answer in json: {describe_scene(scene)}", json.dumps({"things": things}))
+    things = [(i, str(s), POSITIONS[c], None) for i, (c, s) in enumerate(scene.sprites(), 1)]
+    said, answer = _as_list(rng, ("number", "thing", "place", "note"), things)
+    return Lesson(f"answer in json with {said}: {describe_scene(scene)}", answer)
 
 
 def _list_as_json(rng: random.Random) -> Lesson:
@@ -102,9 +144,9 @@ def _list_as_json(rng: random.Random) -> Lesson:
         notes.append(_salad(rng) if rng.random() < 0.15 else None)
     first = rng.choice((1, 1, 1, 2, 2, 3, 4))
     said = [t if note is None else f"{t}: {note}" for t, note in zip(texts, notes, strict=True)]
-    items = [{"number": i, "text": t, "again": t, "note": note}
-             for i, (t, note) in enumerate(zip(texts, notes, strict=True), first)]  # fmt: skip
-    return Lesson(f"answer in json: {numbered(said, first)}.", json.dumps({"items": items}))
+    items = [(i, t, t, note) for i, (t, note) in enumerate(zip(texts, notes, strict=True), first)]
+    named, answer = _as_list(rng, ("number", "text", "text", "note"), items)
+    return Lesson(f"answer in json with {named}: {numbered(said, first)}.", answer)
 
 
 def _salad(rng: random.Random) -> str:
@@ -222,42 +264,45 @@ def _procedure(rng: random.Random) -> Lesson:
 
 def _reasoning(rng: random.Random) -> Lesson:
     scene, instruction, article = reasoning_article(rng)
-    return Lesson(f"<image>{_asked(rng, instruction)}", article, (Picture(scene),))
+    return Lesson(_with_picture(rng, _asked(rng, instruction)), article, (Picture(scene),))
 
 
-NUMBER_FIELDS = ("number", "step_number")
-TEXT_FIELDS = ("text", "again", "prompt", "instruction", "step_name", "refine_prompt")
-NOTE_FIELDS = ("note", "auxiliary_text")
-TRUTH_FIELDS = ("same", "previous_step_success")
-LIST_FIELDS = ("items", "things", "execution_plan")
+PARTS = ("number", "name", "told", "text", "note")
+"""What an entry of a list has. Where it is but one text, it is told so too, has a short name, and
+no note; a procedure's step has all of them."""
 
 
 def in_tags(rng: random.Random) -> Lesson:
     """An answer between tags and then in JSON, with the fields that the question names.
 
-    The thought is another lesson's answer: a list, whose entries stand once more in the JSON, or a
-    comparison, whose last word does.
+    The thought is another lesson's answer: a list, whose entries stand once more in the JSON, part
+    by part, or a comparison, whose last words do.
     """
-    if rng.random() < 0.25:
-        told, field = same_or_different(rng), rng.choice(TRUTH_FIELDS)
-        fields, content = [field], {field: told.answer.endswith("all the same.")}
+    if rng.random() < 0.15:
+        told = rng.choice((same_or_different, as_wanted, check_list))(rng)
+        said, [name] = _fields(rng, ("the answer",))
+        answer = json.dumps({name: told.answer.endswith(("all the same.", "all as wanted."))})
     else:
-        told = rng.choice((_one_by_one, _procedure))(rng)
-        outer, fields, items = rng.choice(LIST_FIELDS), _some_fields(rng), []
-        for number, said in re.findall(r"(\d+) (.+?)(?:; (?=\d+ )|$)", told.answer):
-            text, _, note = said.partition(": ")
-            values = {"number": int(number), "note": note or None}
-            items.append({field: values.get(kind, text) for field, kind in fields.items()})
-        fields, content = [outer, *fields], {outer: items}
-    answer = f"<think>{told.answer}</think><answer>{json.dumps(content)}</answer>"
-    return Lesson(f"think, then answer in json with {', '.join(fields)}: {told.question}", answer)
+        told = rng.choice((_one_by_one, _one_by_one, _procedure, _procedure, _reasoning))(rng)
+        chosen, entries = _some_parts(rng), []
+        for number, text in re.findall(r"(\d+) (.+?)(?:; (?=\d+ )|$)", told.answer):
+            held = text.split(": ") if ": " in text else (short_name(text), text, text, None)
+            entry = dict(zip(PARTS, (int(number), *held), strict=True))
+            entries.append([entry[part] for part in chosen])
+        said, answer = _as_list(rng, chosen, entries)
+    return Lesson(
+        f"think, then answer in json with {said}: {told.question}",
+        f"<think>{told.answer}</think><answer>{answer}</answer>",
+        told.pictures,
+    )
 
 
-def _some_fields(rng: random.Random) -> dict[str, str]:
-    """Names of fields in the order of an answer, and what each holds: number, text or note."""
-    fields = {rng.choice(NUMBER_FIELDS): "number"} if rng.random() < 0.7 else {}
-    fields |= dict.fromkeys(rng.sample(TEXT_FIELDS, rng.randint(1, 3)), "text")
-    return fields | ({rng.choice(NOTE_FIELDS): "note"} if rng.random() < 0.7 else {})
+def _some_parts(rng: random.Random) -> list[str]:
+    """Some parts in their order, the text always, and now and then once more somewhere."""
+    chosen = [part for part in PARTS if part == "text" or rng.random() < 0.85]
+    if rng.random() < 0.4:
+        chosen.insert(rng.randint(1, len(chosen)), "text")
+    return chosen
 
 
 Skills = Mapping[Callable[[random.Random], Lesson], float]
@@ -277,22 +322,24 @@ SKILLS: Skills = {
     _one_by_one: 0.11,
     _list_as_json: 0.06,
     _cell_by_cell: 0.06,
-    in_words: 0.05,
+    in_words: 0.07,
     _riddle: 0.07,
     _procedure: 0.11,
     _reasoning: 0.09,
+    in_tags: 0.07,
 }
 """What is learned, and how often."""
 
 READING: Skills = {
-    same_or_different: 0.24,
-    as_wanted: 0.12,
-    _cell_by_cell: 0.08,
-    in_words: 0.12,
-    _one_by_one: 0.20,
-    _list_as_json: 0.16,
+    same_or_different: 0.22,
+    as_wanted: 0.11,
+    _cell_by_cell: 0.07,
+    in_words: 0.11,
+    _one_by_one: 0.18,
+    _list_as_json: 0.14,
     _text_as_json: 0.04,
     _rephrase: 0.04,
+    in_tags: 0.09,
 }
 """Lessons without pictures that teach to copy, to order and to compare."""
 

@@ -7,21 +7,66 @@ the machine is (up to the floating-point order of the thread count).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from interloom.errors import InterloomError
 
-Metrics = Mapping[str, float]
+Metrics = Mapping[str, float | torch.Tensor]
 StepFunction = Callable[[int, np.random.Generator], tuple[torch.Tensor, Metrics]]
-Report = Callable[[int, Metrics], None]
+T = TypeVar("T")
+Report = Callable[[int, Mapping[str, float]], None]
+
+
+class Ahead(Dataset[T]):
+    """What the steps of a training need, made ahead by ``workers`` processes (0: when asked for).
+
+    ``make(step)`` must depend on nothing but the step, so that the number of processes changes
+    nothing, nor does a run that was killed and goes on.
+    """
+
+    def __init__(self, make: Callable[[int], T], steps: int, workers: int) -> None:
+        self.make, self.steps, self.workers = make, steps, workers
+        self.items: Iterator[T] | None = None
+
+    def __getitem__(self, step: int) -> T:
+        return self.make(step)
+
+    def at(self, step: int) -> T:
+        """What a step needs; steps are asked for one after another, from any on."""
+        if not self.workers:
+            return self.make(step)
+        if self.items is None:
+            # Forked, so that what is made from (pictures, a tokenizer) is not copied.
+            loader = DataLoader(
+                self, batch_size=None, sampler=range(step, self.steps), num_workers=self.workers,
+                multiprocessing_context="fork", prefetch_factor=4,
+            )  # fmt: skip
+            self.items = iter(loader)
+        item = next(self.items)
+        if step == self.steps - 1:
+            self.items = None  # ends the processes
+        return item
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a training runs on; the same is learned on any, up to the order of its sums."""
+
+    device: str = "cpu"
+    workers: int = 0
+    """Processes that make ready what the next steps need."""
+
+
+HERE = Machine()
 
 
 def prefixed(report: Report, prefix: str) -> Report:
@@ -113,7 +158,7 @@ class Optimizers:
             group = {"params": hidden, "peak": schedule.matrix_rate}
             self.all.append(torch.optim.Muon([group], weight_decay=decay))
 
-    def step(self, loss: torch.Tensor, step: int) -> float:
+    def step(self, loss: torch.Tensor, step: int) -> torch.Tensor:
         """Go down the gradient of ``loss``; its norm before it was clipped."""
         share = self.schedule.share(step)
         for optimizer in self.all:
@@ -124,7 +169,7 @@ class Optimizers:
         norm = nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip)
         for optimizer in self.all:
             optimizer.step()
-        return norm.item()
+        return norm
 
     def state(self) -> list[dict[str, Any]]:
         return [optimizer.state_dict() for optimizer in self.all]
@@ -147,35 +192,37 @@ def train(
     checkpoint_every: int = 500,
     on_step: Callable[[int, Average], None] | None = None,
     mixed: bool = False,
+    batch: int | None = None,
 ) -> None:
     """Train ``modules`` in place; afterwards they hold the averaged weights.
 
     A killed run continues from ``work/<name>.pt`` with the same random state; a checkpoint of a
-    run with another seed or schedule is refused (``InterloomError``). ``step_function``
+    run with another seed, schedule or ``batch`` is refused (``InterloomError``). ``step_function``
     gets the step number and the generator to draw data from, and returns the loss and what to
     report; ``on_step`` runs after every step (for snapshots on the way). ``mixed`` computes the
     forward pass in bfloat16 where that is safe.
     """
     trained = [m for m in modules.values()]
     parameters = [p for module in trained for p in module.parameters() if p.requires_grad]
+    device = parameters[0].device
     optimizers = Optimizers(trained, schedule)
     average = Average(parameters, schedule.average)
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     work.mkdir(parents=True, exist_ok=True)
     checkpoint = work / f"{name}.pt"
-    run = {"seed": seed, **asdict(schedule)}
+    run = {"seed": seed, "batch": batch, **asdict(schedule)}
     first = 0
     if checkpoint.exists():
-        state = _load(checkpoint, run)
+        state = _load(checkpoint, run, device)
         for key, module in modules.items():
             module.load_state_dict(state["modules"][key])
         optimizers.load(state["optimizers"])
         average.values = state["average"]
         rng.bit_generator.state = state["numpy"]
-        torch.set_rng_state(state["torch"])
+        torch.set_rng_state(state["torch"].cpu())
         first = state["step"]
-    sums: dict[str, float] = {}
+    sums: dict[str, float | torch.Tensor] = {}
     counted = 0
     bar = tqdm(
         range(first, schedule.steps), name, initial=first, total=schedule.steps, mininterval=5
@@ -183,16 +230,16 @@ def train(
     for step in bar:
         for module in trained:
             module.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             loss, metrics = step_function(step, rng)
         norm = optimizers.step(loss, step)
         average.update(step)
         counted += 1
-        for key, value in {"loss": loss.item(), "gradient_norm": norm, **metrics}.items():
-            sums[key] = sums.get(key, 0.0) + float(value)
+        for key, value in {"loss": loss.detach(), "gradient_norm": norm, **metrics}.items():
+            sums[key] = sums.get(key, 0.0) + value
         done = step + 1
         if done % report_every == 0 or done == schedule.steps:
-            means = {key: value / counted for key, value in sums.items()}
+            means = {key: float(value) / counted for key, value in sums.items()}
             report(done, {**means, "learning_rate": schedule.learning_rate * schedule.share(step)})
             bar.set_postfix({key: f"{value:.4g}" for key, value in means.items()}, refresh=False)
             sums, counted = {}, 0
@@ -220,13 +267,13 @@ def _save(state: Mapping[str, object], checkpoint: Path) -> None:
     aside.replace(checkpoint)
 
 
-def _load(checkpoint: Path, run: Mapping[str, object]) -> dict[str, Any]:
+def _load(checkpoint: Path, run: Mapping[str, object], device: torch.device) -> dict[str, Any]:
     """A checkpoint of this very run.
 
     Raises:
-        InterloomError: it is of a run with another seed or schedule.
+        InterloomError: it is of a run with another seed, schedule or batch.
     """
-    state = torch.load(checkpoint, weights_only=False)
+    state = torch.load(checkpoint, map_location=device, weights_only=False)
     other = {key: value for key, value in state["run"].items() if run.get(key) != value}
     if other:
         said = ", ".join(f"{key} {value}, not {run.get(key)}" for key, value in other.items())
