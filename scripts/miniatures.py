@@ -44,7 +44,7 @@ def vlm(data: Path, lessons: int) -> None:
     model = Qwen3VLForConditionalGeneration.from_pretrained(data / "vlm").eval()
     processor = ImageOnlyQwen3VLProcessor.from_pretrained(data / "vlm")
     eye = Eye(load_autoencoder(data / "generator"))
-    for skill in (*skills.SKILLS, skills.in_tags):
+    for skill in skills.SKILLS:
         told = skill_accuracy(model, processor, eye, seed=1, count=lessons, skill=skill)
         name = skill.__name__.strip("_").replace("_", " ")
         tokens, answers = told["token_accuracy"], told["answer_accuracy"]

@@ -55,9 +55,9 @@ def test_amounts_by_hand() -> None:
 
 
 def test_sft_hours_by_hand() -> None:
-    """112k rows, two epochs, 3448 tokens, 8 FLOP a parameter and token, 8 cards at 0.4 of 989."""
+    """112k rows, two epochs, 3448 tokens, 8 FLOP a parameter and token, 8 cards at 0.3 of 989."""
     flop = 8 * 8.77e9 * 112_000 * 2 * 3448
-    hours = flop / (8 * 0.4 * 989e12) / 3600
+    hours = flop / (8 * 0.3 * 989e12) / 3600
     stage = of(make_plan(PAPER, KNOWN, rows=PUBLISHED), "sft-critic")
     assert stage.parts["training"] == pytest.approx(hours)
     assert stage.gpus == 8 and stage.gpu_hours == pytest.approx(8 * sum(stage.parts.values()))
@@ -115,7 +115,7 @@ def test_adaptive_trainings_by_hand() -> None:
     """50,000 stories once; 50,000 requests × 8 trajectories of two pictures, read once more for
     the KL term; each trajectory's last picture is evaluated and its text rated."""
     plan, told = make_plan(PAPER, KNOWN), adaptive.stories(PAPER, KNOWN)
-    speed = 8 * 0.4 * 989e12
+    speed = 8 * 0.3 * 989e12
     sft, grpo = of(plan, "sft-adaptive"), of(plan, "grpo-adaptive")
     flop = 8 * 8.49e9 * 50_000 * told.story_tokens
     assert sft.parts["training"] == pytest.approx(flop / speed / 3600)
