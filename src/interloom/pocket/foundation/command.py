@@ -1,5 +1,8 @@
 """What ``interloom pocket train`` does: one MLflow run, and whole model folders or none."""
 
+# The libraries' own annotations are looser than their code.
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import csv

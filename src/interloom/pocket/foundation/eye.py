@@ -68,8 +68,11 @@ class Eye:
         spoiled = np.array([bool(picture.unclear) for picture in pictures], bool)
         drawn = np.array([picture.pixels is None for picture in pictures], bool)
         through = np.flatnonzero(drawn & (spoiled | (rng.random(len(pictures)) < MADE)))
-        cells = [(i, cell, pictures[at].scene.background, rng.random())
-                 for i, at in enumerate(through) for cell in pictures[at].unclear]  # fmt: skip
+        cells = [
+            (i, cell, pictures[at].scene.background, rng.random())
+            for i, at in enumerate(through.tolist())
+            for cell in pictures[at].unclear
+        ]
         return Drawn(pixels, torch.from_numpy(through), cells, 0.15 * rng.random())
 
     def see(self, drawn: Drawn) -> torch.Tensor:

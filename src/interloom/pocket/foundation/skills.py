@@ -267,7 +267,7 @@ def _reasoning(rng: random.Random) -> Lesson:
     return Lesson(_with_picture(rng, _asked(rng, instruction)), article, (Picture(scene),))
 
 
-PARTS = ("number", "name", "told", "text", "note")
+PARTS: tuple[str, ...] = ("number", "name", "told", "text", "note")
 """What an entry of a list has. Where it is but one text, it is told so too, has a short name, and
 no note; a procedure's step has all of them."""
 
