@@ -17,11 +17,12 @@ from interloom.errors import InterloomError
 from interloom.pocket.foundation import autoencoder as ae
 from interloom.pocket.foundation import eye, vlm, vlm_model
 from interloom.pocket.foundation import generator as gen
+from interloom.pocket.foundation.command import train_miniature
 from interloom.pocket.foundation.lessons import random_picture
 from interloom.pocket.foundation.shipped import load_generator
 from interloom.pocket.foundation.skills import SKILLS, draw, in_tags
 from interloom.pocket.foundation.tokenizer import train_tokenizer
-from interloom.pocket.foundation.training import Ahead, Average, Schedule, train
+from interloom.pocket.foundation.training import Ahead, Average, Machine, Schedule, train
 from interloom.pocket.language import KEEP, describe_scene
 from interloom.pocket.render import render_array
 from interloom.pocket.scene import random_scene, scene_split
@@ -177,6 +178,24 @@ def test_answers_in_tags_have_the_fields_that_the_question_names():
             for part, value in zip([part for part, _ in asked], item.values(), strict=True):
                 assert value is None or str(value) in thought
                 assert isinstance(value, int) == (part == "number")
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "device", "said"),
+    [
+        ("vlm", None, "cuda:99", "--device cuda:99: not to be had here"),
+        ("vlm", None, "toaster", "--device toaster: not to be had here"),
+        ("umm", None, "cuda", "are for the vlm; umm is trained on the CPU"),
+        ("generator", 4, "cpu", "are for the vlm; generator is trained"),
+    ],
+)
+def test_a_device_that_cannot_be_had_is_said_in_one_line(tmp_path, name, batch, device, said):
+    with pytest.raises(InterloomError, match=said):
+        train_miniature(
+            name, tmp_path / "out", tmp_path / "work", seed=1, threads=1, scale=1.0, batch=batch,
+            machine=Machine(device),
+        )  # fmt: skip
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_made_ahead_is_what_would_be_made_now():

@@ -34,8 +34,10 @@ def train_miniature(
 
     Raises:
         InterloomError: a target folder is there already, or a generator is missing (the other
-            models learn from what they make).
+            models learn from what they make); a device that is not there, or that this miniature
+            is not trained on.
     """
+    _check(name, batch, machine)
     target, weak = out / name, out / "generator-weak"
     begun = (work / f"{name}.pt").exists()  # a killed run: the weak generator was its own snapshot
     for there in (target, weak) if name == "generator" and not begun else (target,):
@@ -64,6 +66,16 @@ def train_miniature(
 
             autoencoder = load_autoencoder(out / "generator")
             umm.train_umm(autoencoder, target, work, seed, report, scale)
+
+
+def _check(name: str, batch: int | None, machine: Machine) -> None:
+    if name != "vlm" and (batch is not None or machine.device != "cpu"):
+        raise InterloomError(f"--batch and --device are for the vlm; {name} is trained on the CPU")
+    try:
+        torch.empty(0, device=machine.device)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InterloomError(f"--device {machine.device}: not to be had here ({reason})") from error
 
 
 def _train_generator(

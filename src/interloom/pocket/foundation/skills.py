@@ -341,7 +341,7 @@ READING: Skills = {
     _rephrase: 0.04,
     in_tags: 0.09,
 }
-"""Lessons without pictures that teach to copy, to order and to compare."""
+"""Lessons that teach to copy, to order and to compare; without pictures, but for some in tags."""
 
 
 def draw(rng: random.Random, skills: Skills = SKILLS) -> Lesson:

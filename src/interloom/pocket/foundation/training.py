@@ -59,7 +59,7 @@ class Ahead(Dataset[T]):
 
 @dataclass(frozen=True)
 class Machine:
-    """What a training runs on; the same is learned on any, up to the order of its sums."""
+    """What a training runs on. Any draws the same lessons; on a GPU the pictures' noise differs."""
 
     device: str = "cpu"
     workers: int = 0

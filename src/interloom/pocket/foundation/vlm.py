@@ -196,7 +196,7 @@ class VlmTraining:
         self.tower = self.model.model.visual
 
     def read(self) -> None:
-        """Texts alone.
+        """Texts, but for a few pictures that nothing can see yet.
 
         A model that has learned to name cells, and only then meets questions whether two names are
         the same, stays stuck at guessing that they are.

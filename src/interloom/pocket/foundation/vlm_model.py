@@ -59,7 +59,7 @@ def train_vlm_tokenizer(lessons: int = TOKENIZER_LESSONS) -> PreTrainedTokenizer
     shape = {field: "a" for field in fields} | {"n": [None, True, False, 1, 2, 3, 4, 5, 6, 7, 8]}
     corpus += [json.dumps([shape, shape])] * 200
     corpus += ["system\nuser\nassistant\n request: step: used: Before: After: badly made pictures"
-               " are there, step is next. start the picture draw"] * 200  # fmt: skip
+               " are there, step is next."] * 200  # fmt: skip
     tokenizer = Tokenizer(models.BPE())
     words = Regex(r" ?[A-Za-z_]+| ?[0-9]| ?[^\sA-Za-z_0-9]+|\s+")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
