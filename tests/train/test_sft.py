@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from interloom.backends.transformers import ChatModel, load_model
-from interloom.construct import critic_data, planner_data, store
+from interloom.construct import critic_data, general, planner_data, store
 from interloom.errors import InterloomError
 from interloom.runner import StageRun
 from interloom.settings.file import Settings
@@ -43,6 +43,21 @@ def test_planner_stage_trains_with_and_without_images(open_stage: Open, settings
     sft_planner.run(settings("sft_planner", batch_size=4, epochs=1), stage)
     assert {"plan_validity", "prompt_match"} <= metrics_of(stage).keys()
     assert (stage.out("planner-sft") / "model.safetensors").is_file()
+
+
+def test_planner_rehearses_general_questions(
+    open_stage: Open, settings: Make, capsys: pytest.CaptureFixture[str]
+):
+    def samples() -> int:
+        sft_planner.run(settings("sft_planner", batch_size=4, epochs=0.2), stage)
+        return int(re.findall(r"planner: (\d+) samples", capsys.readouterr().out)[-1])
+
+    stage = open_stage("sft-planner")
+    alone = samples()
+    path = stage.dep("planner-data") / "general.parquet"
+    store.write_table(path, general.rows("pocket", 9, 0), general.general_schema(), {})
+    stage = open_stage("sft-planner")
+    assert samples() == alone + 9
 
 
 def test_one_agent_can_be_trained_for_both_jobs(

@@ -176,6 +176,10 @@ def planner_suite() -> list[Expectation]:
     ]
 
 
+def general_suite() -> list[Expectation]:
+    return [*filled("question", "answer"), *unique("id")]
+
+
 def corpus_suite(ratio: float, tolerance: float) -> list[Expectation]:
     return [
         *between("sft_rl_ratio", ratio * (1 - tolerance), ratio * (1 + tolerance)),
@@ -308,7 +312,7 @@ def tables(settings: Settings, paths: Sequence[Path], held_out: frames.HeldOut) 
     }
     for table in critics.values():
         table["positive"] = table["success"].eq(True).astype(float)
-    return {
+    whole: Tables = {
         "prompts": (asked, prompt_suite()),
         "trajectories": (
             frames.trajectories_table(trajectories, known),
@@ -322,6 +326,9 @@ def tables(settings: Settings, paths: Sequence[Path], held_out: frames.HeldOut) 
         ),
         "planner-sft": (frames.planner_table(planner / "sft.parquet", known), planner_suite()),
     }
+    if (path := planner / "general.parquet").exists():
+        whole = {**whole, "planner-general": (frames.general_table(path), general_suite())}
+    return whole
 
 
 def run(settings: Settings, stage: StageRun) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from interloom import dialogue, images
-from interloom.construct import critic_data, planner_data, prompts, reviewed, store
+from interloom.construct import critic_data, general, planner_data, prompts, reviewed, store
 from interloom.construct.critic_data import HeldOut
 from interloom.errors import InterloomError
 from interloom.records import Plan, Request, Step, Trajectory
@@ -88,6 +88,8 @@ def files_table(prompt_file: Path, trajectories: Path, critic: Path, planner: Pa
     wanted += [(shard, store.trajectory_schema()) for shard in shards]
     wanted += [(critic / f"{name}.parquet", critic_data.critic_schema()) for name in ("sft", "rl")]
     wanted += [(planner / "sft.parquet", planner_data.planner_schema())]
+    if (path := planner / "general.parquet").exists():
+        wanted += [(path, general.general_schema())]
     rows: list[dict[str, Any]] = []
     for path, schema in wanted:
         faults, count = schema_faults(path, schema)
@@ -270,6 +272,14 @@ def planner_table(path: Path, known: set[str]) -> pd.DataFrame:
             }
 
     return _table(rows(), PLANNER_COLUMNS)
+
+
+GENERAL_COLUMNS = ("id", "question", "answer")
+
+
+def general_table(path: Path) -> pd.DataFrame:
+    """One row per question that the planner rehearses."""
+    return _table(store.read_rows(path), GENERAL_COLUMNS)
 
 
 def corpus_table(sft: pd.DataFrame, rl: pd.DataFrame) -> pd.DataFrame:

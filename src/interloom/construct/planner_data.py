@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interloom import dialogue, images
-from interloom.construct import accounts, store
+from interloom.construct import accounts, general, store
 from interloom.construct.yields import Yield
 from interloom.dialogue import Conversation, Style
 from interloom.errors import InterloomError
@@ -240,10 +240,20 @@ def run(settings: Settings, stage: StageRun) -> None:
     path = stage.out("planner-data") / "sft.parquet"
     if not store.write_table(path, rows, planner_schema(), facts):
         raise InterloomError("planner-data: the trajectories hold no plan to learn from")
+    rehearsed = 0
+    if options.general:
+        rehearsed = store.write_table(
+            path.with_name("general.parquet"),
+            general.rows(options.general, options.general_rows, seed),
+            general.general_schema(),
+            {"format": "general/1", "seed": seed},
+        )
     yields = account(tally)
     if options.interleaved:
         kept = other["trajectories"]
         yields += [Yield("imported", kept + sum(lost.values()), kept, dict(lost))]
         yields += account(other, "imported-")
     sources = {n: c for n, c in sorted((tally + other).items()) if n.startswith("source.")}
+    if rehearsed:
+        sources["source.general"] = rehearsed
     accounts.write(stage, yields, sources)

@@ -73,6 +73,12 @@ class PlannerDataSettings(Section):
     interleaved: str
     """File of an open data set in CoMM's form, its pictures in ``images`` beside it; empty for
     none. The stage looks at its name alone: what changed needs another name."""
+    general: str
+    """General questions that the planner rehearses, so that it does not forget what plans never ask
+    for: ``pocket``, or a JSONL file of ``question`` and ``answer``; empty for none. The stage looks
+    at the name alone."""
+    general_rows: Count
+    """Of them at most."""
 
 
 class ValidationSettings(Section):

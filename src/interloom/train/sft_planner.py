@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from interloom import dialogue
-from interloom.construct import planner_data, store
+from interloom.construct import general, planner_data, store
 from interloom.records import Plan, Step
 from interloom.runner import StageRun
 from interloom.settings.file import Settings
@@ -47,6 +47,10 @@ def run(settings: Settings, stage: StageRun) -> None:
         also = critic_samples(path, cache, settings.sft_planner.held_out, style)
         samples = joined([samples, *[also.samples] * times])
         lengths += also.lengths * times
+    if (path := stage.dep("planner-data") / "general.parquet").exists():
+        questions = load_rows(path, stage.work / "general")
+        samples = joined([samples, with_conversations(questions, general.to_conversation)])
+        lengths += text_lengths(questions, lambda _: 0, ())
     task = sft.Task(
         name="planner",
         samples=samples,
