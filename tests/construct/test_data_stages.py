@@ -34,7 +34,7 @@ def test_every_stage_leaves_its_products(data_project: Project):
     result = json.loads(data_project["outputs/validation/result.json"].read_text())
     assert result["success"] and set(result["suites"]) == {
         "files", "prompts", "trajectories", "critic-sft", "critic-rl", "critic-corpus",
-        "planner-sft",
+        "planner-sft", "planner-general",
     }  # fmt: skip
     docs = data_project["outputs/validation/data-docs"]
     assert "critic-sft" in (docs / "index.html").read_text()
