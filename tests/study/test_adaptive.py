@@ -70,7 +70,7 @@ def test_every_claim_gets_its_verdict(study: Study):
 
 def test_tables_and_plots_are_written(study: Study, tmp_path: Path):
     found = findings(study)
-    files_made = report.write("adaptive", "head", found.claims, found.comparisons, tmp_path)
+    files_made = report.write("adaptive", "head", found, tmp_path)
     plot_modes(study, tmp_path / "modes.png")
     assert all(path.stat().st_size for path in [*files_made, tmp_path / "modes.png"])
     said = tables(study)

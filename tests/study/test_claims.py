@@ -75,10 +75,12 @@ def test_every_claim_gets_its_verdict(study: Study):
 
 def test_the_report_has_claims_tables_and_a_picture(study: Study, tmp_path: Path):
     found = findings(study)
-    files = report.write("s", "How.", found.claims, found.comparisons, tmp_path / "docs")
+    files = report.write("s", "How.", found, tmp_path / "docs")
     page = (tmp_path / "docs/s.md").read_text()
     assert "| 3. full-sft is better than unfiltered | -" in page and "| refuted |" in page
-    assert "## Ueval: more attempts at a step" in page
+    assert "## ueval: more attempts at a step" in page
+    assert "| ueval: full-rl / oracle | 0.6" in page and "| 0.86 | refuted |" in page
+    assert "| ueval: full-rl / generator |" in page and "| 3.6 | shown |" in page
     assert json.loads((tmp_path / "docs/s.json").read_text())["claims"][0]["verdict"] == "shown"
     assert [path.suffix for path in files] == [".json", ".md", ".png"]
     assert files[2].read_bytes().startswith(b"\x89PNG")

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from interloom.study.comparison import compared
+from interloom.study.comparison import compared, times
 
 
 def _scores(seeds: range, shift: float, seed_noise: float) -> dict[int, dict[str, float]]:
@@ -34,3 +34,12 @@ def test_what_cannot_be_paired_is_refused():
         compared("b", {1: {"x": 1.0}}, "a", {2: {"x": 1.0}})
     with pytest.raises(ValueError, match="no item of seed 1"):
         compared("b", {1: {"x": 1.0}}, "a", {1: {"y": 1.0}})
+
+
+def test_how_many_times_as_high():
+    base = {seed: {f"{i}": 2.0 for i in range(40)} for seed in range(5)}
+    thrice = times("b", _scores(range(5), 6.0, 0.1), "a", base)
+    assert thrice.value == pytest.approx(3, abs=0.2) and thrice.n == 200
+    assert 2.7 < thrice.low < thrice.value < thrice.high < 3.3
+    nothing = times("b", base, "a", {seed: dict.fromkeys(base[seed], 0.0) for seed in base})
+    assert nothing.value == nothing.low == float("inf")

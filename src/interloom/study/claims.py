@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from interloom.study.comparison import Comparison, Scores, compared
+from interloom.benchmarks.statistics import Estimate
+from interloom.study.comparison import Comparison, Scores, compared, times
 from interloom.study.critic_rl import ARROWS, CRITICS, Study
 from interloom.study.repairs import Outcome
 
@@ -31,11 +32,38 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Effect:
+    """How many times as high one mean should be as another: at least ``least``."""
+
+    text: str
+    times: Estimate
+    least: float
+
+    @property
+    def verdict(self) -> str:
+        """As a claim's."""
+        if self.times.low >= self.least:
+            return "shown"
+        return "refuted" if self.times.high < self.least else "not shown"
+
+
+EFFECTS = (
+    ("wise", "full-rl", "generator", 1.55),  # 0.73 of 0.47
+    ("rise", "full-rl", "generator", 2.2),  # 28.9 of 13.3
+    ("ueval", "full-rl", "oracle", 0.86),  # 66.3 of 77.4, what agents of Gemini get
+    ("ueval", "full-rl", "generator", 3.6),
+)
+"""Benchmark, system, compared with, and the paper's effect (InterleaveThinker's tables)."""
+
+
+@dataclass(frozen=True)
 class Findings:
-    """The claims in the issue's order, and all comparisons by the question that they answer."""
+    """The claims in the issue's order, all comparisons by the question that they answer, and the
+    paper's effects."""
 
     claims: list[Claim]
     comparisons: dict[str, list[Comparison]]
+    effects: list[Effect] = field(default_factory=list)
 
 
 def findings(study: Study) -> Findings:
@@ -75,7 +103,16 @@ def findings(study: Study) -> Findings:
         comparisons[f"{main}: without a part"] = without
     if attempts:
         comparisons[f"{main}: more attempts at a step"] = attempts
-    return Findings(claims, comparisons)
+    effects = [
+        Effect(
+            f"{name}: {ours} / {theirs}",
+            times(ours, study.scores(name, ours), theirs, study.scores(name, theirs)),
+            least,
+        )
+        for name, ours, theirs, least in EFFECTS
+        if name in study.plan.benchmarks
+    ]
+    return Findings(claims, comparisons, effects)
 
 
 def _on(study: Study, benchmark: str, ours: str, theirs: str) -> Comparison:

@@ -71,8 +71,10 @@ def critic_rl(
     made.run(jobs, typer.echo)
     found = findings(made)
     command = f"interloom study critic-rl --seeds {seeds} --items {items} --cases {cases}"
+    command += "".join(f" --benchmark {name}" for name in benchmarks or ())
+    command += "".join(f" --variant {name}" for name in only or ())
     head = _head(command, seeds, "agents", list(made.lab.tasks))
-    files = report.write("critic-rl", head, found.claims, found.comparisons, to)
+    files = report.write("critic-rl", head, found, to)
     _record("critic-rl", settings, root, found, files, seeds=seeds, items=items, cases=cases)
     typer.echo((to / "critic-rl.md").read_text(encoding="utf-8"))
 
@@ -125,7 +127,7 @@ def adaptive(
     command += "".join(f" --variant {name}" for name in only or ())
     command += "".join(f" --set {change}" for change in changes or ())
     head = _head(command, seeds, "models", list(made.lab.tasks))
-    files = report.write("adaptive", head, found.claims, found.comparisons, to)
+    files = report.write("adaptive", head, found, to)
     modes = to / "adaptive-modes.png"
     adaptive_claims.plot_modes(made, modes)
     shown = f"\n![Modes by complexity]({modes.name})\n"

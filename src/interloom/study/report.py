@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from interloom.study.claims import Claim
+from interloom.benchmarks.statistics import Estimate
+from interloom.study.claims import Findings
 from interloom.study.comparison import Comparison
 
 Comparisons = Mapping[str, Sequence[Comparison]]
 
 
-def to_markdown(title: str, head: str, claims: Sequence[Claim], comparisons: Comparisons) -> str:
-    """The claims with their verdicts, then one table per question: both means, their difference
-    with its interval, each seed's."""
+def to_markdown(title: str, head: str, found: Findings) -> str:
+    """The claims and effects with their verdicts, then one table per question: both means, their
+    difference with its interval, each seed's."""
     lines = [f"# {title}", "", head, ""]
     lines += [
         "## What was claimed",
@@ -23,9 +25,18 @@ def to_markdown(title: str, head: str, claims: Sequence[Claim], comparisons: Com
         "| claim | difference [95 %] | verdict |",
         "|" + "---|" * 3,
     ]
-    lines += [f"| {c.text} | {c.comparison.difference} | {c.verdict} |" for c in claims] + [""]
-    for question, rows in comparisons.items():
-        lines += [f"## {question[0].upper()}{question[1:]}", ""]
+    lines += [f"| {c.text} | {c.comparison.difference} | {c.verdict} |" for c in found.claims]
+    lines.append("")
+    if found.effects:
+        lines += ["| effect | times [95 %] | the paper's | verdict |", "|" + "---|" * 4]
+        lines += [
+            f"| {e.text} | {e.times.value:.2f} [{e.times.low:.2f}, {e.times.high:.2f}] | "
+            f"{e.least:g} | {e.verdict} |"
+            for e in found.effects
+        ]
+        lines.append("")
+    for question, rows in found.comparisons.items():
+        lines += [f"## {question}", ""]
         lines += ["| | mean | against | mean | difference [95 %] | by seed | n |", "|" + "---|" * 7]
         for row in rows:
             by_seed = ", ".join(f"{value:+.1f}" for value in row.by_seed.values())
@@ -69,19 +80,26 @@ def plot(comparisons: Comparisons, path: Path) -> None:
     pyplot.close(figure)
 
 
-def write(
-    name: str, head: str, claims: Sequence[Claim], comparisons: Comparisons, out: Path
-) -> list[Path]:
+def _finite(times: Estimate) -> dict[str, float | None]:
+    """For JSON, which knows nothing infinite."""
+    return {name: v if math.isfinite(v) else None for name, v in asdict(times).items()}
+
+
+def write(name: str, head: str, found: Findings, out: Path) -> list[Path]:
     """``NAME.json``, ``NAME.md`` and ``NAME.png`` in ``out``; their paths."""
     out.mkdir(parents=True, exist_ok=True)
     data, page, picture = (out / f"{name}.{ending}" for ending in ("json", "md", "png"))
     raw = {
-        "claims": [asdict(claim) | {"verdict": claim.verdict} for claim in claims],
-        "comparisons": {q: [asdict(row) for row in rows] for q, rows in comparisons.items()},
+        "claims": [asdict(claim) | {"verdict": claim.verdict} for claim in found.claims],
+        "effects": [
+            {**asdict(effect), "times": _finite(effect.times), "verdict": effect.verdict}
+            for effect in found.effects
+        ],
+        "comparisons": {q: [asdict(row) for row in rows] for q, rows in found.comparisons.items()},
     }
     data.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
-    text = to_markdown(f"Study: {name}", head, claims, comparisons)
+    text = to_markdown(f"Study: {name}", head, found)
     shown = f"\n![All differences with their intervals]({picture.name})\n"
     page.write_text(text + shown, encoding="utf-8")
-    plot(comparisons, picture)
+    plot(found.comparisons, picture)
     return [data, page, picture]
