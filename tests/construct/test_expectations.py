@@ -19,6 +19,7 @@ from interloom.backends.pocket import on_evaluation_side
 from interloom.construct import expectations, frames, store
 from interloom.construct.critic_data import critic_schema
 from interloom.construct.expectations import Violation, check
+from interloom.construct.general import general_schema
 from interloom.construct.planner_data import planner_schema
 from interloom.construct.prompts import prompt_schema
 from interloom.errors import InterloomError
@@ -283,6 +284,16 @@ def test_planner_faults(fault: str, data_project: Project, known: set[str], tmp_
     )  # fmt: skip
     table = frames.planner_table(path, known)
     only(check({"planner": (table, expectations.planner_suite())}), "planner", expectation)
+
+
+def test_an_empty_answer_is_not_rehearsed(data_project: Project, tmp_path: Path):
+    path = changed(
+        data_project["outputs/planner-data/general.parquet"], tmp_path / "general.parquet",
+        lambda rows: rows[2].update(answer=" "), general_schema(),
+    )  # fmt: skip
+    table = frames.general_table(path)
+    found = check({"planner-general": (table, expectations.general_suite())})
+    only(found, "planner-general", "match_regex of 'answer'", "general-00002")
 
 
 # --- files and the gate ---------------------------------------------------------------------------

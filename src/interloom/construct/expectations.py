@@ -312,7 +312,7 @@ def tables(settings: Settings, paths: Sequence[Path], held_out: frames.HeldOut) 
     }
     for table in critics.values():
         table["positive"] = table["success"].eq(True).astype(float)
-    whole: Tables = {
+    found = {
         "prompts": (asked, prompt_suite()),
         "trajectories": (
             frames.trajectories_table(trajectories, known),
@@ -327,8 +327,8 @@ def tables(settings: Settings, paths: Sequence[Path], held_out: frames.HeldOut) 
         "planner-sft": (frames.planner_table(planner / "sft.parquet", known), planner_suite()),
     }
     if (path := planner / "general.parquet").exists():
-        whole = {**whole, "planner-general": (frames.general_table(path), general_suite())}
-    return whole
+        found["planner-general"] = frames.general_table(path), general_suite()
+    return found
 
 
 def run(settings: Settings, stage: StageRun) -> None:

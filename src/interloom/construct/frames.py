@@ -274,12 +274,9 @@ def planner_table(path: Path, known: set[str]) -> pd.DataFrame:
     return _table(rows(), PLANNER_COLUMNS)
 
 
-GENERAL_COLUMNS = ("id", "question", "answer")
-
-
 def general_table(path: Path) -> pd.DataFrame:
     """One row per question that the planner rehearses."""
-    return _table(store.read_rows(path), GENERAL_COLUMNS)
+    return _table(store.read_rows(path), general.general_schema().names)
 
 
 def corpus_table(sft: pd.DataFrame, rl: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interloom import dialogue
 from interloom.construct.files import Place, read_lines
 from interloom.seeding import derive_seed
 
@@ -64,12 +65,6 @@ def _from_file(path: Path) -> Iterator[tuple[str, str]]:
 
 def to_conversation(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row for TRL: ``prompt`` and ``completion`` as messages, and no ``images``."""
-
-    def said(role: str, text: str) -> list[dict[str, Any]]:
-        return [{"role": role, "content": [{"type": "text", "text": text}]}]
-
-    return {
-        "prompt": said("user", row["question"]),
-        "completion": said("assistant", row["answer"]),
-        "images": [],
-    }
+    asked = {"role": "user", "content": dialogue.as_text(row["question"])}
+    answer = dialogue.answer_message(row["answer"])
+    return {"prompt": [asked], "completion": [answer], "images": []}

@@ -240,20 +240,18 @@ def run(settings: Settings, stage: StageRun) -> None:
     path = stage.out("planner-data") / "sft.parquet"
     if not store.write_table(path, rows, planner_schema(), facts):
         raise InterloomError("planner-data: the trajectories hold no plan to learn from")
-    rehearsed = 0
     if options.general:
-        rehearsed = store.write_table(
-            path.with_name("general.parquet"),
-            general.rows(options.general, options.general_rows, seed),
-            general.general_schema(),
-            {"format": "general/1", "seed": seed},
-        )
+        questions = general.rows(options.general, options.general_rows, seed)
+        facts = {"format": "general/1", "seed": seed}
+        path = path.with_name("general.parquet")
+        written = store.write_table(path, questions, general.general_schema(), facts)
+        if not written:
+            raise InterloomError(f"planner_data.general: {options.general} has no questions")
+        tally["source.general"] = written
     yields = account(tally)
     if options.interleaved:
         kept = other["trajectories"]
         yields += [Yield("imported", kept + sum(lost.values()), kept, dict(lost))]
         yields += account(other, "imported-")
     sources = {n: c for n, c in sorted((tally + other).items()) if n.startswith("source.")}
-    if rehearsed:
-        sources["source.general"] = rehearsed
     accounts.write(stage, yields, sources)

@@ -49,8 +49,8 @@ def volumes(settings: Settings, known: Calibration, rows: Rows | None = None) ->
     """Work out the amounts; ``rows`` go before those that the settings lead to.
 
     Attempts per step are bounded by ``trajectories.max_attempts``. Rows of the planner are
-    ``requests · planner_data.samples_per_trajectory``. Kept attempts become critic rows, of which
-    ``critic_data.sft_rl_ratio`` go to SFT for one to RL.
+    ``requests · planner_data.samples_per_trajectory``, and what is rehearsed beside them. Kept
+    attempts become critic rows, of which ``critic_data.sft_rl_ratio`` go to SFT for one to RL.
     """
     requests = float(settings.prompts.count)
     steps = requests * known.data.steps_per_request.value
@@ -59,8 +59,10 @@ def volumes(settings: Settings, known: Calibration, rows: Rows | None = None) ->
     weak = attempts * settings.trajectories.weak_share
     kept = attempts * known.data.kept_attempts.value
     ratio = settings.critic_data.sft_rl_ratio
+    planner = settings.planner_data
     made = Rows(
-        planner=requests * settings.planner_data.samples_per_trajectory,
+        planner=requests * planner.samples_per_trajectory
+        + (planner.general_rows if planner.general else 0),
         critic=kept * ratio / (1 + ratio),
         rl=kept / (1 + ratio),
     )

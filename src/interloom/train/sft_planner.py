@@ -40,20 +40,20 @@ def run(settings: Settings, stage: StageRun) -> None:
     def converse(row: Row) -> dict[str, Any]:
         return planner_data.to_conversation(row, style)
 
-    samples = with_conversations(rows.select(train), converse)
+    parts = [with_conversations(rows.select(train), converse)]
     lengths = text_lengths(rows.select(train), lambda row: len(row["captions"]), ("images",))
     if times := options.with_critic_rows:
         path, cache = stage.dep("critic-data") / "sft.parquet", stage.work / "critic-rows"
         also = critic_samples(path, cache, settings.sft_planner.held_out, style)
-        samples = joined([samples, *[also.samples] * times])
+        parts += [also.samples] * times
         lengths += also.lengths * times
     if (path := stage.dep("planner-data") / "general.parquet").exists():
         questions = load_rows(path, stage.work / "general")
-        samples = joined([samples, with_conversations(questions, general.to_conversation)])
+        parts.append(with_conversations(questions, general.to_conversation))
         lengths += text_lengths(questions, lambda _: 0, ())
     task = sft.Task(
         name="planner",
-        samples=samples,
+        samples=joined(parts),
         lengths=lengths,
         held_out=[dialogue.planner_messages(request, style) for request in requests],
         figures=lambda answers: planner_figures(answers, requests, targets),
