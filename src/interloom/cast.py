@@ -113,7 +113,7 @@ def teacher(
         local = PocketTeacher(
             wrong_judgments=settings.pocket.wrong_judgments,
             corrections=settings.pocket.corrections,
-            paraphrased_prompts=settings.pocket.paraphrased_prompts,
+            wording=settings.pocket.wording,
         )
     return CachedTeacher(local, cache, settings.model) if cache else local
 

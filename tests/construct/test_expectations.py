@@ -286,14 +286,27 @@ def test_planner_faults(fault: str, data_project: Project, known: set[str], tmp_
     only(check({"planner": (table, expectations.planner_suite())}), "planner", expectation)
 
 
-def test_an_empty_answer_is_not_rehearsed(data_project: Project, tmp_path: Path):
+GENERAL_FAULTS: dict[str, tuple[dict[str, object], str]] = {
+    "no answer": ({"answer": " "}, "match_regex of 'answer'"),
+    "a picture too many": ({"images": [images.white(8, 8)]}, "be_in_set of 'pictures_fit'"),
+    "no picture": (
+        {"question": "<image>what is it", "images": [b"?"]},
+        "match_regex of 'pictures'",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", GENERAL_FAULTS)
+def test_faults_of_what_is_rehearsed(fault: str, data_project: Project, tmp_path: Path):
+    change, expectation = GENERAL_FAULTS[fault]
     path = changed(
         data_project["outputs/planner-data/general.parquet"], tmp_path / "general.parquet",
-        lambda rows: rows[2].update(answer=" "), general_schema(),
+        lambda rows: rows[2].update({"question": "what is it", "images": [], **change}),
+        general_schema(),
     )  # fmt: skip
     table = frames.general_table(path)
     found = check({"planner-general": (table, expectations.general_suite())})
-    only(found, "planner-general", "match_regex of 'answer'", "general-00002")
+    only(found, "planner-general", expectation, "general-00002")
 
 
 # --- files and the gate ---------------------------------------------------------------------------

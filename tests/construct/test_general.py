@@ -6,19 +6,38 @@ from pathlib import Path
 
 import pytest
 
+from interloom import images
 from interloom.construct import general
 from interloom.errors import InterloomError
 
 
-def test_pocket_questions_are_repeatable_texts_that_are_answered_between_tags():
+def test_pocket_questions_are_repeatable_and_answered_between_tags():
     rows = list(general.rows("pocket", 200, seed=3))
     assert rows == list(general.rows("pocket", 200, seed=3))
     assert rows != list(general.rows("pocket", 200, seed=4))
     assert len({row["id"] for row in rows}) == 200
+    shown = [row["question"].count("<image>") for row in rows]
+    assert shown == [len(row["images"]) for row in rows] and 0 < sum(map(bool, shown)) < 100
     for row in rows:
-        assert "<image>" not in row["question"]
         answer = re.fullmatch("<think>.+</think><answer>(.+)</answer>", row["answer"])
         assert answer and json.loads(answer[1])
+
+
+def test_a_question_is_asked_with_its_pictures():
+    row = next(row for row in general.rows("pocket", 200, seed=3) if row["images"])
+    said = general.to_conversation(row)
+    parts = [part for part in said["prompt"][0]["content"] if part["type"] == "image"]
+    assert len(parts) == len(said["images"]) == len(row["images"])
+    assert {image.size for image in said["images"]} == {(96, 96)}
+
+
+def test_pictures_of_a_file_lie_beside_it(tmp_path: Path):
+    path = tmp_path / "general.jsonl"
+    (tmp_path / "a.png").write_bytes(images.white(8, 8))
+    said = {"question": "<image>what is it", "answer": "nothing", "images": ["a.png"]}
+    path.write_text(json.dumps(said))
+    (row,) = general.rows(str(path), 9, seed=1)
+    assert row["images"] == [images.white(8, 8)]
 
 
 def test_questions_come_from_a_file_up_to_the_wanted_number(tmp_path: Path):
@@ -35,6 +54,11 @@ def test_questions_come_from_a_file_up_to_the_wanted_number(tmp_path: Path):
         ('{"question": "q"}', "record 0, field 'answer': missing"),
         ('{"question": 3, "answer": "a"}', "record 0, field 'question': expected str, found int"),
         ("[]\n", "record 0: expected an object"),
+        ('{"question": "<image>?", "answer": "a"}', "'question': 1 times <image> for 0 images"),
+        (
+            '{"question": "<image>?", "answer": "a", "images": ["b.png"]}',
+            "field 'images': no image 'b.png' beside the file",
+        ),
         ('{"question": ', "record 0: not JSON"),
     ],
 )

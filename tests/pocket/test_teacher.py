@@ -64,6 +64,15 @@ def test_a_procedure_is_planned_and_can_be_continued(procedure):
     assert understand(request).goal.satisfied(final)
 
 
+def test_plans_are_worded_as_configured_and_mean_the_same():
+    said = "a red sun at the top left, a blue cup at the center; remove the red sun at the top left"
+    usual = plan(said, imperfection=Imperfection(wording="usual"), rng=random.Random(0))
+    prompts = [step.prompt or "" for step in usual.steps]
+    assert prompts[1:] == ["put a blue cup at the center", "take away the red sun at the top left"]
+    assert _carry_out(prompts, None) == Scene.of({4: CUP})
+    assert [step.instruction for step in usual.steps] == [s.instruction for s in plan(said).steps]
+
+
 def test_a_picture_that_changes_is_drawn_as_it_was_first():
     said = "a red sun at the top left, a blue cup at the center; remove the red sun at the top left"
     prompts = [step.prompt or "" for step in plan(said).steps]

@@ -39,14 +39,14 @@ class Knowing:
 
 
 def test_cases_are_failed_and_good_steps_of_the_evaluation_split():
-    cases = make_cases(Careless(), 12, seed=1)
+    cases = make_cases(Careless(), 12, seed=1, wording="canonical")
     assert [case.success for case in cases] == [False] * 12 + [True] * 4
     assert all(case.after == case.before for case in cases[:12])
-    assert make_cases(Careless(), 12, seed=1) == cases
+    assert make_cases(Careless(), 12, seed=1, wording="canonical") == cases
 
 
 def test_a_critic_is_scored_on_judgments_and_on_repairs():
-    cases = make_cases(Careless(), 6, seed=1)
+    cases = make_cases(Careless(), 6, seed=1, wording="canonical")
     chat: Any = Knowing(cases)
     outcome = judge_critic(chat, cases, Refiner(Executor(), PocketJudge()), "short")
     assert outcome.fix == dict.fromkeys([f"{i:04d}" for i in range(6)], 1.0)
@@ -63,13 +63,13 @@ def test_critics_are_tried_on_the_same_cases_and_each_once(tmp_path: Path):
     def critic(name: str) -> Callable[[], Any]:
         def load() -> Any:
             asked.append(name)
-            return Knowing(make_cases(Careless(), 6, seed=1))
+            return Knowing(make_cases(Careless(), 6, seed=1, wording="canonical"))
 
         return load
 
-    try_critics(tmp_path, {"a": critic("a")}, Careless(), 6, 1, "short")
+    try_critics(tmp_path, {"a": critic("a")}, Careless(), 6, 1, "short", "canonical")
     both = {"a": critic("a"), "b": critic("b")}
-    try_critics(tmp_path, both, Careless(), 6, 1, "short")
+    try_critics(tmp_path, both, Careless(), 6, 1, "short", "canonical")
     assert asked == ["a", "b"]
     assert read_outcome(tmp_path, "a").judgment == read_outcome(tmp_path, "b").judgment
     assert len(read_outcome(tmp_path, "b").fix) == 6

@@ -10,7 +10,7 @@ from interloom import images
 from interloom.errors import InterloomError
 from interloom.pocket import knowledge, references, teacher, verifier
 from interloom.pocket.goal import Goal
-from interloom.pocket.language import CORRECTION_STYLES, MeaningError, normalise, parse
+from interloom.pocket.language import CORRECTION_STYLES, EditForm, MeaningError, normalise, parse
 from interloom.pocket.meaning import procedure_steps, understand
 from interloom.pocket.reasoning import applicable, rule_instructions
 from interloom.pocket.scene import Scene, scene_split
@@ -109,7 +109,7 @@ class PocketTeacher:
     Args:
         wrong_judgments: share of judgments that are turned round, drawn by the case's content.
         corrections: weights of ``CORRECTION_STYLES`` in which a correction is put.
-        paraphrased_prompts: share of edits that a plan words as people do.
+        wording: how plans word their edits.
 
     Raises:
         InterloomError: a style that the language does not know.
@@ -122,7 +122,7 @@ class PocketTeacher:
         *,
         wrong_judgments: float = 0.0,
         corrections: Mapping[str, float] | None = None,
-        paraphrased_prompts: float = 0.0,
+        wording: EditForm = "canonical",
     ) -> None:
         styles = dict(corrections or teacher.EVEN_STYLES)
         unknown = sorted(set(styles) - set(CORRECTION_STYLES))
@@ -131,7 +131,7 @@ class PocketTeacher:
                 f"teacher.pocket.corrections: {unknown or 'all weights are 0'}; "
                 f"styles are {', '.join(CORRECTION_STYLES)}"
             )
-        self.imperfection = teacher.Imperfection(wrong_judgments, styles, paraphrased_prompts)
+        self.imperfection = teacher.Imperfection(wrong_judgments, styles, wording)
 
     def plan(self, requests: Sequence[Request]) -> list[Plan | Failure]:
         """One plan per request; a ``Failure`` where the world does not know what is meant."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from interloom import images
 from interloom.pocket.knowledge import Procedure
-from interloom.pocket.language import describe_edit
+from interloom.pocket.language import Form, describe_edit
 from interloom.pocket.meaning import KnownProcedure, procedure_steps
 from interloom.pocket.procedures import instantiate
 from interloom.pocket.render import render
@@ -61,7 +61,7 @@ def edit_to_evaluation(
 
 
 def carry_out(
-    rng: random.Random, before: Scene, operations: Sequence[Operation]
+    rng: random.Random, before: Scene, operations: Sequence[Operation], form: Form = "canonical"
 ) -> tuple[list[Scene], list[str]] | None:
     """A random order of each operation in turn: the scene before and after each, and the orders.
 
@@ -72,19 +72,19 @@ def carry_out(
         edit = random_edit(rng, scenes[-1], operation)
         if edit is None:
             return None
-        orders.append(describe_edit(edit, scenes[-1]))
+        orders.append(describe_edit(edit, scenes[-1], form, rng))
         scenes.append(apply(scenes[-1], edit))
     return scenes, orders
 
 
 def changed_scenes(rng: random.Random, count: int) -> tuple[list[Scene], list[str]]:
-    """A scene of one to three things, ``count`` orders, and the scene after each of them.
+    """A scene of one to three things, ``count`` orders in people's words, and the scene after each.
 
     No two orders are of one kind; the last scene is of the evaluation split.
     """
     while True:
         start = random_scene(rng, rng.randint(1, 3))
-        made = carry_out(rng, start, rng.sample(OPERATIONS, count))
+        made = carry_out(rng, start, rng.sample(OPERATIONS, count), "paraphrased")
         if made and scene_split(made[0][-1]) == "evaluation":
             return made
 

@@ -36,7 +36,7 @@ from interloom.records import Request
 from interloom.seeding import derive_seed
 
 NAME = ueval.NAME
-PROTOCOL = f"{ueval.PROTOCOL}, pocket edition 2"
+PROTOCOL = f"{ueval.PROTOCOL}, pocket edition 3"
 JUDGE = "pocket-verifier"
 write = ueval.write
 CATEGORY_OF: dict[str, str] = dict(

@@ -177,7 +177,12 @@ def planner_suite() -> list[Expectation]:
 
 
 def general_suite() -> list[Expectation]:
-    return [*filled("question", "answer"), *unique("id")]
+    return [
+        *filled("question", "answer"),
+        *unique("id"),
+        sizes("pictures", several=True),
+        only("pictures_fit", True),
+    ]
 
 
 def corpus_suite(ratio: float, tolerance: float) -> list[Expectation]:

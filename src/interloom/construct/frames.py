@@ -274,9 +274,22 @@ def planner_table(path: Path, known: set[str]) -> pd.DataFrame:
     return _table(rows(), PLANNER_COLUMNS)
 
 
+GENERAL_COLUMNS = ("id", "question", "answer", "pictures", "pictures_fit")
+
+
 def general_table(path: Path) -> pd.DataFrame:
     """One row per question that the planner rehearses."""
-    return _table(store.read_rows(path), general.general_schema().names)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for row in store.read_rows(path):
+            marked = (row["question"] or "").count(dialogue.IMAGE_MARK)
+            looked = {
+                "pictures": looks(row["images"]),
+                "pictures_fit": marked == len(row["images"]),
+            }
+            yield row | looked
+
+    return _table(rows(), GENERAL_COLUMNS)
 
 
 def corpus_table(sft: pd.DataFrame, rl: pd.DataFrame) -> pd.DataFrame:

@@ -31,7 +31,7 @@ from interloom.pocket.scene import (
 MOST_THINGS = 7
 SCENE_FORMS: tuple[tuple[Form, int], ...] = (("canonical", 3), ("paraphrased", 4), ("vague", 2))
 EDIT_FORMS: tuple[tuple[Form, int], ...] = (("canonical", 2), ("paraphrased", 4), ("vague", 1))
-CHANGE_FORMS: tuple[tuple[Form, int], ...] = (("canonical", 2), ("paraphrased", 1))
+CHANGE_FORMS: tuple[tuple[Form, int], ...] = (("canonical", 1), ("paraphrased", 2))
 QUESTIONS = (
     "describe each picture",
     "write a caption for each picture",

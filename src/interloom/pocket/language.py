@@ -35,6 +35,8 @@ from interloom.pocket.scene import (
 )
 
 Form = Literal["canonical", "paraphrased", "vague", "state"]
+EditForm = Form | Literal["usual"]
+"""``usual`` is the first paraphrase, always the same."""
 KEEP = "keep everything else"
 CORRECTION_STYLES = (
     "plain", "keep", "state", "state_keep", "again", "not_yet", "stress", "insist",
@@ -102,7 +104,7 @@ def _slots(edit: Edit, scene: Scene) -> dict[str, str]:
 
 
 def describe_edit(
-    edit: Edit, scene: Scene, form: Form = "canonical", rng: random.Random | None = None
+    edit: Edit, scene: Scene, form: EditForm = "canonical", rng: random.Random | None = None
 ) -> str:
     """Say an edit of a scene in words; ``rng`` chooses among the wordings of a form.
 
@@ -110,7 +112,8 @@ def describe_edit(
     >>> describe_edit(Edit("recolour", at=0, colour="blue"), sun)
     'make the red sun at the top left blue'
     """
-    wordings = phrasings()["edits"][edit.operation][form]
+    ways = phrasings()["edits"][edit.operation]
+    wordings = ways["paraphrased"][0] if form == "usual" else ways[form]
     if isinstance(wordings, list):
         assert rng is not None, "a form with several wordings needs an rng"
         wordings = rng.choice(wordings)
@@ -121,6 +124,16 @@ def correct(edit: Edit, scene: Scene, style: str) -> str:
     """The edit as a correction in one of ``CORRECTION_STYLES``."""
     canonical, state = describe_edit(edit, scene), describe_edit(edit, scene, "state")
     return phrasings()["corrections"][style].format(canonical=canonical, state=state)
+
+
+def describe_cell(scene: Scene, cell: int) -> str:
+    """What must be seen in a cell.
+
+    >>> describe_cell(Scene(), 4)
+    'the center must be empty'
+    """
+    sprite = scene.cells[cell]
+    return f"the {POSITIONS[cell]} must be {with_article(str(sprite)) if sprite else 'empty'}"
 
 
 def describe_scene(
@@ -137,7 +150,7 @@ def describe_scene(
     if rng:
         rng.shuffle(things)
     if form == "state":
-        parts = [f"the {POSITIONS[c]} must be {with_article(str(s))}" for c, s in things]
+        parts = [describe_cell(scene, cell) for cell, _ in things]
         return "; ".join([*parts, f"the background must be {scene.background}"])
     when = "" if scene.background == "day" else f", at {scene.background}"
     items = ", ".join(f"{with_article(str(s))} at the {POSITIONS[c]}" for c, s in things)

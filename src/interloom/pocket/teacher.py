@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from interloom.pocket.goal import Goal
 from interloom.pocket.language import (
     KEEP,
+    EditForm,
     MeaningError,
     correct,
+    describe_cell,
     describe_edit,
     describe_scene,
     numbered,
@@ -46,8 +48,8 @@ class Imperfection:
     wrong_judgment: float = 0.0
     styles: Mapping[str, float] = field(default_factory=lambda: EVEN_STYLES)
     """Weights of the wordings in which it corrects."""
-    paraphrased_prompts: float = 0.0
-    """Share of edits that a plan words as people do, which generators follow less well."""
+    wording: EditForm = "canonical"
+    """How plans word their edits. Generators follow what people say less well."""
 
 
 PERFECT = Imperfection()
@@ -70,8 +72,7 @@ def _wording(imperfection: Imperfection, rng: random.Random | None) -> Wording:
     """How a plan words its edits."""
 
     def word(edit: Edit, scene: Scene) -> str:
-        plainly = rng is None or rng.random() >= imperfection.paraphrased_prompts
-        return describe_edit(edit, scene, "canonical" if plainly else "paraphrased", rng)
+        return describe_edit(edit, scene, "canonical" if rng is None else imperfection.wording, rng)
 
     return word
 
@@ -155,18 +156,12 @@ def _edits_as_said(plain: str, before: Scene, goal: Goal) -> list[Edit]:
     return edits if goal.satisfied(scene) else edits_between(before, goal.nearest(before))
 
 
-def procedure_plan(known: KnownProcedure, before: Scene | None, word: Wording) -> list[Step]:
+def procedure_plan(known: KnownProcedure, before: Scene | None) -> list[Step]:
     """The steps of a procedure that a picture does not show as done yet, numbered from 1."""
     steps: list[Step] = []
-    done = known.done(before)
-    scene = known.steps[done - 1].scene if done else Scene()
-    for concrete in known.steps[done:]:
-        prompt = concrete.prompt
-        if steps and len(concrete.edits) == 1:
-            prompt = word(concrete.edits[0], scene)
-        note = concrete.auxiliary_text
-        steps.append(_step(len(steps) + 1, concrete.name, concrete.instruction, prompt, note))
-        scene = concrete.scene
+    for concrete in known.steps[known.done(before) :]:
+        note, number = concrete.auxiliary_text, len(steps) + 1
+        steps.append(_step(number, concrete.name, concrete.instruction, concrete.prompt, note))
     return steps
 
 
@@ -189,7 +184,7 @@ def plan(
     if known is not None:
         moved = [
             step.model_copy(update={"step_number": step.step_number + first_number - 1})
-            for step in procedure_plan(known, before, word)
+            for step in procedure_plan(known, before)
         ]
         return Plan(reasoning=known.recall, steps=tuple(moved))
     understood = understand(text, before)
@@ -263,14 +258,20 @@ def _told(was: str, now: str, wanted: str) -> str:
     return seen if now == wanted else f"{seen} unwanted"
 
 
-def refine(before: Scene | None, expected: Scene, style: str) -> str:
-    """The prompt that asks for the expected picture in a given style of correction."""
+def refine(before: Scene | None, verdict: Verdict, style: str) -> str:
+    """The prompt that asks for the expected picture in a given style of correction.
+
+    One that says what must be seen says so of damage too: of cells that should have stayed.
+    """
+    expected, stated = verdict.expected, style.startswith("state")
     if before is None:
-        return describe_scene(expected, "state" if style.startswith("state") else "canonical")
+        return describe_scene(expected, "state" if stated else "canonical")
     texts, scene = [], before
     for edit in edits_between(before, expected):
         texts.append(correct(edit, scene, style).removesuffix(f"; {KEEP}"))
         scene = apply(scene, edit)
+    if stated:
+        texts += [describe_cell(expected, cell) for cell in verdict.damaged]
     if style in ("keep", "state_keep"):
         texts.append(KEEP)
     return "; ".join(texts)
@@ -303,7 +304,7 @@ def critique(
     chosen = rng.choices(list(styles), list(styles.values()))[0] if rng else "state_keep"
     return Critique(
         success=False,
-        refine_prompt=refine(before, verdict.expected, chosen),
+        refine_prompt=refine(before, verdict, chosen),
         reasoning=f"{reasoning}. not as wanted.",
     )
 

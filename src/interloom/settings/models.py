@@ -51,8 +51,9 @@ class PocketTeacherSettings(Section):
     """Share of judgments that are turned round."""
     corrections: dict[str, Annotated[float, Field(ge=0)]]
     """Ways of putting a correction (``pocket.language.CORRECTION_STYLES``) and their weights."""
-    paraphrased_prompts: Fraction
-    """Share of planned edits that are worded as people do, which generators follow less well."""
+    wording: Literal["canonical", "usual", "paraphrased"]
+    """How plans word their edits: as the generators know it best, as people mostly do (one wording
+    for each kind of edit), or in all the ways in which people do."""
 
 
 class TeacherSettings(Section):

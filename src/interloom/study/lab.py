@@ -309,6 +309,7 @@ def _run_critics(
         count,
         settings.seed,
         settings.models.dialogue,
+        settings.teacher.pocket.wording,
     )
 
 

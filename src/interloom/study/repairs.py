@@ -16,7 +16,7 @@ from pathlib import Path
 from interloom import dialogue, images
 from interloom.backends.pocket import PocketJudge
 from interloom.backends.transformers import ChatModel
-from interloom.pocket.language import describe_edit
+from interloom.pocket.language import EditForm, describe_edit
 from interloom.pocket.render import render
 from interloom.pocket.scene import OPERATIONS, apply, random_edit, random_scene, scene_split
 from interloom.records import Failure
@@ -38,8 +38,11 @@ class Outcome:
     fix: dict[str, float]
 
 
-def make_cases(generator: Generator, count: int, seed: int) -> list[Case]:
-    """``count`` failed steps and a third as many good ones, each operation equally often tried."""
+def make_cases(generator: Generator, count: int, seed: int, wording: EditForm) -> list[Case]:
+    """``count`` failed steps and a third as many good ones, each operation equally often tried.
+
+    ``wording``: how the steps' prompts say what is to be done.
+    """
     rng = random.Random(derive_seed(seed, "repair-cases"))
     judge = PocketJudge()
     failed: list[Case] = []
@@ -52,7 +55,7 @@ def make_cases(generator: Generator, count: int, seed: int) -> list[Case]:
             if edit is None or scene_split(apply(scene, edit)) != "evaluation":
                 continue
             before = images.to_png(render(scene, jitter_seed=rng.getrandbits(31)))
-            prompt = describe_edit(edit, scene)
+            prompt = describe_edit(edit, scene, wording, rng)
             jobs.append(GenerationJob(prompt=prompt, seed=rng.getrandbits(31), source=before))
         for job, after in zip(jobs, generator.generate(jobs), strict=True):
             if isinstance(after, Failure):
@@ -107,12 +110,13 @@ def try_critics(
     count: int,
     seed: int,
     style: dialogue.Style,
+    wording: EditForm,
 ) -> None:
     """Write the outcome of every critic on the same cases to ``NAME.json``; kept ones stay."""
     missing = {name: load for name, load in critics.items() if not _file(folder, name).is_file()}
     if not missing:
         return
-    cases = make_cases(generator, count, seed)
+    cases = make_cases(generator, count, seed, wording)
     # Critics that ask for the same correction share its picture.
     refiner = Refiner(generator, PocketJudge())
     for name, load in missing.items():

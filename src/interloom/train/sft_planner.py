@@ -50,7 +50,9 @@ def run(settings: Settings, stage: StageRun) -> None:
     if (path := stage.dep("planner-data") / "general.parquet").exists():
         questions = load_rows(path, stage.work / "general")
         parts.append(with_conversations(questions, general.to_conversation))
-        lengths += text_lengths(questions, lambda _: 0, ())
+        lengths += text_lengths(
+            questions, lambda row: row["question"].count(dialogue.IMAGE_MARK), ("images",)
+        )
     task = sft.Task(
         name="planner",
         samples=joined(parts),
