@@ -64,6 +64,8 @@ def test_every_claim_gets_its_verdict(study: Study):
         "1. full-sft → full-rl rises on ueval": "shown",
         "2. RL repairs more failed steps than SFT": "shown",
         "2. RL judges at most 1 point worse": "shown",
+        "3. RL with step-wise rewards repairs more failed steps": "shown",
+        "3. RL with the accuracy reward judges better": "not shown",
         "3. full-rl is better than no-step-reward": "shown",
         "3. full-rl is better than no-accuracy-reward": "not shown",
         "3. full-sft is better than unfiltered": "refuted",

@@ -61,7 +61,7 @@ def _pocket(seed: int) -> Iterator[Question]:
     import numpy as np
     from PIL import Image
 
-    from interloom.pocket.foundation.eye import draw_picture
+    from interloom.pocket.foundation.lessons import draw_picture
     from interloom.pocket.foundation.skills import in_tags
 
     rng = random.Random(derive_seed(seed, "general"))

@@ -82,6 +82,7 @@ def findings(study: Study) -> Findings:
         *(Claim(f"1. {c.theirs} → {c.ours} rises on {main}", c) for c in arrows[main]),
         Claim("2. RL repairs more failed steps than SFT", fix),
         Claim(f"2. RL judges at most {ACCURACY_LOSS:g} point worse", judgment, -ACCURACY_LOSS),
+        *(Claim(f"3. {text}", c) for text, c in _bought(study)),
         *(Claim(f"3. {c.ours} is better than {c.theirs}", c) for c in (*without, *attempts)),
     ]
     comparisons = {
@@ -113,6 +114,23 @@ def findings(study: Study) -> Findings:
         if name in study.plan.benchmarks
     ]
     return Findings(claims, comparisons, effects)
+
+
+BOUGHT = (
+    ("no-step-reward", "fix", "RL with step-wise rewards repairs more failed steps"),
+    ("no-accuracy-reward", "judgment", "RL with the accuracy reward judges better"),
+)
+"""Variant without a part of the reward, what that part is there for, and the claim."""
+
+
+def _bought(study: Study) -> list[tuple[str, Comparison]]:
+    """What each part of the reward buys of what it is there for."""
+    names = {variant.name for variant in study.plan.variants}
+    return [
+        (text, _tried(study, "critic-rl", name, measure))
+        for name, measure, text in BOUGHT
+        if name in names
+    ]
 
 
 def _on(study: Study, benchmark: str, ours: str, theirs: str) -> Comparison:

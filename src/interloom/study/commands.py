@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -183,11 +184,14 @@ def _record(
         inputs=(),
         tags={},
     )
+    measured = [(claim.text, claim.comparison.difference) for claim in found.claims]
+    measured += [(effect.text, effect.times) for effect in found.effects]
     values = {}
-    for claim in found.claims:
-        gap, name = claim.comparison.difference, claim.text
-        for end, value in (("", gap.value), (" low", gap.low), (" high", gap.high)):
-            values[_metric_name(name + end)] = value
+    for text, estimate in measured:
+        for end in ("value", "low", "high"):
+            # Infinitely many times nothing is no number that MLflow's databases take.
+            if math.isfinite(figure := getattr(estimate, end)):
+                values[_metric_name(text, end)] = figure
     recorder.metrics(values, None)
     for file in files:
         recorder.artifact(file, "study")
@@ -196,10 +200,13 @@ def _record(
         typer.echo(f"warning: {complaint}", err=True)
 
 
-def _metric_name(text: str) -> str:
-    """A claim as MLflow takes it.
+def _metric_name(text: str, end: str) -> str:
+    """A claim or an effect, and which end of its interval, as MLflow takes it.
 
-    >>> _metric_name("1. zero-shot → planner-sft rises on ueval low")
+    >>> _metric_name("1. zero-shot → planner-sft rises on ueval", "low")
     '1. zero-shot to planner-sft rises on ueval low'
+    >>> _metric_name("wise: full-rl / generator", "value")
+    'wise - full-rl per generator'
     """
-    return text.replace("→", "to")
+    plain = text.replace("→", "to").replace(": ", " - ").replace(" / ", " per ")
+    return plain if end == "value" else f"{plain} {end}"

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLFlux2
 
-from interloom.pocket.foundation.lessons import Picture
+from interloom.pocket.foundation.lessons import Picture, draw_picture
 from interloom.pocket.foundation.vlm_model import PATCH
-from interloom.pocket.render import SIZE_PIXELS, render_array
+from interloom.pocket.render import SIZE_PIXELS
 from interloom.pocket.scene import BACKGROUNDS, CELLS, GRID, Scene, random_sprite
 from interloom.pocket.verifier import read_many
 
@@ -23,19 +23,6 @@ MADE = 0.35
 """Share of pictures that went through the generator's autoencoder; spoiled ones always do."""
 SPOILED = 400
 """Spoiled cells kept per background, to be put into pictures."""
-
-
-def draw_picture(picture: Picture, rng: np.random.Generator) -> np.ndarray:
-    """uint8 (96, 96, 3): as it is there, or as rendered, with some noise."""
-    if picture.pixels is not None:
-        return picture.pixels
-    if picture.blank:
-        return np.full((SIZE_PIXELS, SIZE_PIXELS, 3), 255, np.uint8)
-    jitter = random.Random(int(rng.integers(2**62)))
-    array = render_array(picture.scene, jitter).astype(np.float32)
-    return np.clip(array + rng.normal(0, rng.choice((0, 2, 5)), array.shape), 0, 255).astype(
-        np.uint8
-    )
 
 
 class Drawn(NamedTuple):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from interloom.pocket.render import SIZE_PIXELS, render_array
 from interloom.pocket.scene import Scene, random_scene
 
 UNCLEAR = "unclear"
@@ -40,6 +41,19 @@ class Lesson:
     question: str
     answer: str
     pictures: tuple[Picture, ...] = ()
+
+
+def draw_picture(picture: Picture, rng: np.random.Generator) -> np.ndarray:
+    """uint8 (96, 96, 3): as it is there, or as rendered, with some noise."""
+    if picture.pixels is not None:
+        return picture.pixels
+    if picture.blank:
+        return np.full((SIZE_PIXELS, SIZE_PIXELS, 3), 255, np.uint8)
+    jitter = random.Random(int(rng.integers(2**62)))
+    array = render_array(picture.scene, jitter).astype(np.float32)
+    return np.clip(array + rng.normal(0, rng.choice((0, 2, 5)), array.shape), 0, 255).astype(
+        np.uint8
+    )
 
 
 def random_picture(rng: random.Random) -> Picture:
