@@ -104,6 +104,22 @@ def test_a_done_step_is_judged_true_and_keeps_its_prompt(case):
     assert "unwanted" not in answer.reasoning and answer.reasoning.endswith("all as wanted.")
 
 
+@pytest.mark.parametrize(
+    ("style", "asked"),
+    [
+        ("plain", "make the red sun at the top left green"),
+        ("state", "the top left must be a green sun; the center must be a blue cup"),
+    ],
+)
+def test_a_correction_by_state_names_damage_too(style: str, asked: str):
+    prompt = "make the red sun at the top left green"
+    after = read(render(SCENE.with_cell(4, None)))
+    made = critique(
+        SCENE, after, prompt, prompt, Imperfection(styles={style: 1.0}), random.Random(0)
+    )
+    assert not made.success and made.refine_prompt == asked
+
+
 def test_reasoning_names_what_is_missing_and_what_is_unwanted():
     goal = understand("make the red sun at the top left green", SCENE).goal
     after = SCENE.with_cell(4, None)

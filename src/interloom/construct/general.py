@@ -80,8 +80,7 @@ def _from_file(path: Path) -> Iterator[Question]:
         question, names = place.get("question", str), []
         if place.has("images"):
             names = place.get("images", list)
-        if question.count(dialogue.IMAGE_MARK) != len(names):
-            wanted = question.count(dialogue.IMAGE_MARK)
+        if (wanted := question.count(dialogue.IMAGE_MARK)) != len(names):
             detail = f"{wanted} times {dialogue.IMAGE_MARK} for {len(names)} images"
             raise place.wrong("question", detail)
         pictures = [place.read_image("images", str(name)) for name in names]

@@ -52,8 +52,8 @@ class PocketTeacherSettings(Section):
     corrections: dict[str, Annotated[float, Field(ge=0)]]
     """Ways of putting a correction (``pocket.language.CORRECTION_STYLES``) and their weights."""
     wording: Literal["canonical", "usual", "paraphrased"]
-    """How plans word their edits: as the generators know it best, as people mostly do (one wording
-    for each kind of edit), or in all the ways in which people do."""
+    """How plans word their edits: as the generators know it best, in one everyday way for each kind
+    of edit, or in all the ways in which people do."""
 
 
 class TeacherSettings(Section):
