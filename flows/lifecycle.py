@@ -10,7 +10,7 @@ from prefect import flow
 from prefect.artifacts import create_table_artifact
 from prefect.client.schemas.objects import State
 
-from flows import adaptive, dataset, evaluation, grpo, registration, sft, validation
+from flows import adaptive, dataset, evaluation, registration, training, validation
 from flows.group import until_cancelled
 from flows.stage import fetch_data, make_plan, project_folder
 from interloom.promotion.decisions import REGISTERING
@@ -21,8 +21,7 @@ from interloom.stages import wanted_stages
 PARTS: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
     (dataset.dataset, dataset.STAGES),
     (validation.validation, validation.STAGES),
-    (sft.sft, sft.STAGES),
-    (grpo.grpo, grpo.STAGES),
+    (training.training, training.STAGES),
     (evaluation.evaluation, evaluation.STAGES),
     (registration.registration, (REGISTERING["agents"],)),
     (adaptive.adaptive, adaptive.STAGES),

@@ -84,6 +84,8 @@ FailureKind = Literal[
     "targeting error", "over-editing", "under-editing", "visual artifacts", "logic flaw"
 ]
 FAILURE_KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
+MIN_STEPS, MAX_STEPS = 2, 5
+"""Sub-steps of a plan (SAIR §3.1)."""
 RootCause = Literal["instruction_too_complex", "missing_knowledge", "generator_limit", "none"]
 """Why repeated attempts failed; only an instruction that is too complex is cured by steps."""
 Score5 = Annotated[int, Field(ge=1, le=5)]

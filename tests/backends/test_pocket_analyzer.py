@@ -60,4 +60,4 @@ def test_the_last_reference_is_what_was_edited():
     )
     found = ANALYZER.evaluate([case])[0]
     assert isinstance(found, Evaluation) and found.instruction == found.consistency == 5
-    assert found.reasoning == "top left: red sun, shows red sun, yes"
+    assert found.reasoning == "red sun at the top left, shows red sun, yes"

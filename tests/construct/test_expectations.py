@@ -289,6 +289,7 @@ def test_planner_faults(fault: str, data_project: Project, known: set[str], tmp_
 GENERAL_FAULTS: dict[str, tuple[dict[str, object], str]] = {
     "no answer": ({"answer": " "}, "match_regex of 'answer'"),
     "a picture too many": ({"images": [images.white(8, 8)]}, "be_in_set of 'pictures_fit'"),
+    "no list of pictures": ({"images": None}, "be_in_set of 'pictures_fit'"),
     "no picture": (
         {"question": "<image>what is it", "images": [b"?"]},
         "match_regex of 'pictures'",

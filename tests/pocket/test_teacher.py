@@ -11,12 +11,11 @@ from interloom.pocket.knowledge import procedures
 from interloom.pocket.language import describe_edit, describe_scene, parse
 from interloom.pocket.meaning import understand
 from interloom.pocket.render import render
-from interloom.pocket.scene import Scene, Sprite, apply, edits_between
+from interloom.pocket.scene import Scene, Sprite, apply
 from interloom.pocket.teacher import (
     Imperfection,
     compare,
     critique,
-    decompose,
     plan,
 )
 from interloom.pocket.verifier import judge, read
@@ -138,18 +137,3 @@ def test_imperfection_is_as_configured():
     share = sum(answer.success for answer in answers) / len(answers)
     assert 0.22 < share < 0.38
     assert {a.refine_prompt for a in answers if not a.success} == {f"try again: {prompt}"}
-
-
-@settings(max_examples=40)
-@given(scenes, scenes)
-def test_decomposition_is_atomic_local_first_and_moves_are_two_steps(before, after):
-    sentences = decompose(before, after)
-    scene = before
-    for sentence in sentences:
-        goal = parse(sentence, scene)
-        changed = goal.scenes[0]
-        assert len(scene.difference(changed)) <= 1
-        assert not sentence.startswith("move") and sentence.endswith("keep everything else")
-        scene = changed
-    assert scene == after
-    assert bool(sentences) == bool(edits_between(before, after))

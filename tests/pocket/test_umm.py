@@ -10,9 +10,20 @@ import torch
 
 from interloom import images
 from interloom.pocket.foundation import umm, vq
+from interloom.pocket.foundation import umm_lessons as lessons
 from interloom.pocket.foundation.autoencoder import new_autoencoder
+from interloom.pocket.language import KEEP, describe_scene, parse
 from interloom.pocket.render import render
-from interloom.pocket.scene import BACKGROUNDS, SPRITES, Scene, random_scene, scene_split
+from interloom.pocket.scene import (
+    BACKGROUNDS,
+    POSITIONS,
+    SPRITES,
+    Scene,
+    random_scene,
+    scene_split,
+)
+from interloom.pocket.several import understand_all
+from interloom.records import FAILURE_KINDS
 
 
 def test_every_content_has_one_code():
@@ -51,37 +62,61 @@ def test_the_picture_tokenizer_sees_what_training_shows_it():
 
 def test_lessons_are_of_the_training_side_short_and_without_stories():
     rng = random.Random(0)
-    pictures = captions = descriptions = 0
+    captions = edits = 0
     for _ in range(400):
-        turns = umm.lesson(rng)
-        for number, turn in enumerate(turns):
-            words = turn.text.split()
-            assert not any(word.startswith("<") for word in words)
-            if isinstance(turn.answer, Scene):
-                pictures += 1
-                assert scene_split(turn.answer) == "train"
-            else:
-                descriptions += 1
-            if number == 0 and turn.source is None:
+        for number, turn in enumerate(lessons.draw(rng)):
+            said = turn.text if isinstance(turn.answer, Scene) else f"{turn.text} {turn.answer}"
+            assert not any(word in said for word in ("<", "scores", "missing", *FAILURE_KINDS))
+            if not isinstance(turn.answer, Scene) or not turn.learned:
+                continue
+            assert scene_split(turn.answer) == "train"
+            if number == 0 and not turn.sources:
                 captions += 1
-                assert isinstance(turn.answer, Scene) and turn.answer.count <= umm.MAX_CAPTION
-    assert captions > 100 and pictures > 400 and descriptions > 20
+                assert turn.answer.count <= lessons.MAX_CAPTION
+            else:
+                edits += 1
+                assert ";" not in turn.text.removesuffix(f"; {KEEP}"), "one edit at a time"
+    assert captions > 50 and edits > 150
+
+
+def test_checks_of_pictures_are_true_and_orders_put_them_right():
+    rng, wrong = random.Random(1), 0
+    for _ in range(300):
+        asked, check, *more = lessons.checking(rng)
+        shown = asked.answer
+        assert isinstance(shown, Scene) and isinstance(check.answer, str) and not asked.learned
+        for said in check.answer.split("; "):
+            wish, _, verdict = said.rpartition(", ")
+            what, _, seen = wish.partition(", shows ")
+            wanted, _, place = what.partition(" at the ")
+            if place:
+                assert str(shown.cells[POSITIONS.index(place)] or "nothing") == seen
+                assert verdict == ("yes" if wanted == seen else "no")
+        if more and more[0].text == lessons.PUT_RIGHT and more[0].answer != "nothing":
+            wrong += 1
+            assert isinstance(more[0].answer, str)
+            mended = parse(more[0].answer, shown).nearest(shown)
+            assert mended == understand_all(asked.text, asked.sources).goal.nearest(mended)
+        elif more and more[0].text == lessons.ASKED:
+            assert more[0].answer == asked.text
+    assert wrong > 30
 
 
 def test_answers_are_learned_and_questions_are_not():
     stream = builder.new().stream
     scene = Scene.of({4: SPRITES[0]})
     turns = [
-        umm.Turn("a caption", scene),
-        umm.Turn("make it night", Scene(scene.cells, "night")),
-        umm.describe_turn(scene, shown=True),
+        lessons.Turn("a caption", scene),
+        lessons.Turn("what is it", scene, learned=False),
+        lessons.Turn("make it night", Scene(scene.cells, "night")),
+        lessons.Turn(lessons.DESCRIBE, describe_scene(scene)),
     ]
     ids, learned = umm.to_tokens(turns, stream)
     spans = stream.spans([t for t, learn in zip(ids, learned, strict=True) if learn])
     assert [is_picture for is_picture, _ in spans] == [True, True, False]
     asked = stream.tokenizer.decode([t for t, la in zip(ids, learned, strict=True) if not la])
     assert "a caption ASSISTANT:" in asked and "describe the picture ASSISTANT:" in asked
-    assert "<|image start|>" not in asked and ids[-1] == stream.eos and learned[-1]
+    assert asked.count("<|image start|>") == 1 and ids[-1] == stream.eos and learned[-1]
 
 
 def test_a_held_out_edit_is_no_training_scene():
@@ -99,7 +134,16 @@ def test_it_trains_from_scratch_in_small(tmp_path: Path):
     )  # fmt: skip
     assert not list((tmp_path / "umm").rglob("*.bin"))
     names = {name for metrics in reported.values() for name in metrics}
-    assert {"vq/cells_right", "vq/read", "loss", "caption_3", "swap", "describe"} <= names
+    assert {
+        "vq/cells_right",
+        "vq/read",
+        "loss",
+        "caption_3",
+        "swap",
+        "describe",
+        "check",
+        "put_right",
+    } <= names
     unified = builder.UnifiedModel.from_pretrained(tmp_path / "umm", image_pixels=96)
     assert unified.model.dtype == torch.float32, "half the bytes on disk, whole numbers in memory"
     tokens = unified.encode_pictures([images.to_png(render(Scene()))])[0]

@@ -7,10 +7,15 @@ import pytest
 import study_project
 from sample_stories import direct, multi_step, reflection
 
+from interloom import images
 from interloom.adaptive import files
 from interloom.benchmarks.graded import Graded
+from interloom.pocket.meaning import understand
+from interloom.pocket.render import render
+from interloom.pocket.scene import Scene
+from interloom.records import Attempt, Critique, Step, StepTrace, Thresholds, Trajectory
 from interloom.settings.file import load_settings
-from interloom.study import report
+from interloom.study import beside, report
 from interloom.study.adaptive import (
     BUDGETS,
     GRADED,
@@ -19,7 +24,8 @@ from interloom.study.adaptive import (
     same_steps,
     variants,
 )
-from interloom.study.adaptive_claims import findings, plot_modes, tables
+from interloom.study.adaptive_claims import findings, plot_budgets, plot_modes, tables
+from interloom.study.beside import ATTEMPTS
 from interloom.study.reasoning import Row, make_cases, write_rows
 
 SCORES = {
@@ -35,7 +41,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     tmp_path = tmp_path_factory.mktemp("adaptive")
     root = study_project.make(tmp_path / "project")
     bonus = load_settings(root / "params.yaml").grpo_adaptive.bonus
-    made = Study(root, tmp_path / "study", Plan((1, 2), variants(bonus), 16, 2))
+    made = Study(root, tmp_path / "study", Plan((1, 2), variants(bonus), 16, 2, agents=True))
     rng = random.Random(0)
     for seed in (1, 2):
         data = made.lab.stage(made._params(seed, "full"), "adaptive-data").folder
@@ -54,6 +60,10 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         ]  # fmt: skip
         task.folder.mkdir(parents=True)
         write_rows(task.folder, dict.fromkeys(BUDGETS, rows))
+    for task in made.beside.values():
+        task.folder.mkdir(parents=True)
+        rows = [Row("a", 1, "agents", True, True, False, 3, 0, 0)]
+        write_rows(task.folder, dict.fromkeys(ATTEMPTS, rows))
     return made
 
 
@@ -72,10 +82,13 @@ def test_tables_and_plots_are_written(study: Study, tmp_path: Path):
     found = findings(study)
     files_made = report.write("adaptive", "head", found, tmp_path)
     plot_modes(study, tmp_path / "modes.png")
-    assert all(path.stat().st_size for path in [*files_made, tmp_path / "modes.png"])
+    plot_budgets(study, tmp_path / "budgets.png")
+    plots = [tmp_path / "modes.png", tmp_path / "budgets.png"]
+    assert all(path.stat().st_size for path in [*files_made, *plots])
     said = tables(study)
     assert "| sft | 1 | 16 | 1.00 | 0.00 | 0.00 | 2.00 |" in said
     assert "| any | 1.00 |" in said
+    assert "| 5 | 3.00 | 1.000 |" in said, "the agents' row"
 
 
 def test_variants_share_the_data_and_all_but_one_share_the_first_training(study: Study):
@@ -90,6 +103,29 @@ def test_fewer_modes_are_trained_for_as_many_steps(tmp_path: Path):
     files.write_stories(stories, tmp_path / "stories.parquet", {})
     assert same_steps(3.0, tmp_path, ("reflection",)) == 12.0
     assert same_steps(3.0, tmp_path, ("direct", "reflection")) == 3.0
+
+
+def test_agents_are_counted_by_all_their_pictures_and_judged_by_the_last():
+    case = make_cases(1, 3)[0]
+    request = beside._request(case)
+    assert request.kind == "create" and request.text == case.prompt.instruction
+    scene = understand(case.prompt.instruction).goal.scenes[0]
+    step = Step(step_number=1, instruction="draw", prompt="draw")
+    bad, good = (images.to_png(render(one)) for one in (Scene(), scene))
+    refused = Critique(success=False, refine_prompt="again")
+    passed = Critique(success=True, refine_prompt="")
+    traces = (
+        StepTrace(step=step, source=None, attempts=(
+            Attempt(prompt="draw", seed=1, image=bad, critique=refused),
+            Attempt(prompt="again", seed=2, image=good, critique=passed),
+        )),
+    )  # fmt: skip
+    told = [Trajectory(request=request, plan=None, steps=traces)]
+    lost = [Trajectory(request=request, plan=None)]
+    strict = Thresholds(instruction=5, consistency=5, quality=3, knowledge=3)
+    (row,), (none,) = (beside._rows([case], some, strict) for some in (told, lost))
+    assert (row.success, row.images, row.valid) == (True, 2, True)
+    assert (none.success, none.images, none.valid) == (False, 0, False)
 
 
 def test_cases_grow_and_are_the_same_again():

@@ -22,15 +22,13 @@ from typing import TypeVar
 from interloom.adaptive.released import Discarded
 from interloom.adaptive.story import (
     MAX_ROUNDS,
-    MAX_STEPS,
-    MIN_STEPS,
     Draft,
     Prompt,
     Round,
     Story,
     SubStep,
 )
-from interloom.records import Failure, Reflection, Thresholds
+from interloom.records import MAX_STEPS, MIN_STEPS, Failure, Reflection, Thresholds
 from interloom.roles import Analyzer, DraftCase, FailedCase, GenerationJob, Generator
 from interloom.seeding import derive_seed
 

@@ -9,7 +9,7 @@ from interloom.adaptive import files
 from interloom.adaptive.data import thresholds
 from interloom.adaptive.masking import learned_spans
 from interloom.adaptive.requests import CATEGORIES
-from interloom.adaptive.story import MAX_STEPS, MODES, Story
+from interloom.adaptive.story import MODES, Story
 from interloom.construct import frames, store
 from interloom.construct.expectations import (
     Tables,
@@ -21,7 +21,7 @@ from interloom.construct.expectations import (
     sizes,
     unique,
 )
-from interloom.records import Thresholds
+from interloom.records import MAX_STEPS, Thresholds
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation

@@ -7,7 +7,7 @@ people's requests brings its own.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,120 +15,20 @@ from interloom import images
 from interloom.adaptive.story import Prompt
 from interloom.construct.files import Place, read_lines
 from interloom.errors import InterloomError
-from interloom.pocket import knowledge
-from interloom.pocket.language import MeaningError, describe_edit, describe_scene
-from interloom.pocket.meaning import pose_riddle
-from interloom.pocket.reasoning import RuleError, applicable, example_scene, rule_instructions
+from interloom.pocket import wishes
+from interloom.pocket.language import MeaningError
 from interloom.pocket.render import render
-from interloom.pocket.scene import (
-    COLOURS,
-    KINDS,
-    Edit,
-    Operation,
-    Scene,
-    Sprite,
-    apply,
-    random_edit,
-    random_scene,
-    scene_split,
-)
-from interloom.pocket.several import Combination, describe_combination, understand_all
+from interloom.pocket.scene import Operation, Scene, scene_split
+from interloom.pocket.several import understand_all
 from interloom.seeding import derive_seed
 
-Drawn = tuple[str, tuple[Scene, ...]]
-"""An instruction and the scenes of its pictures."""
-Writer = Callable[[random.Random], Drawn | None]
+PRESENCE: tuple[Operation, ...] = ("add", "remove", "replace")
 TRIES = 400
 """Draws for one request before its sub-category counts as empty."""
 
 
-def _picture(things: tuple[int, ...]) -> Writer:
-    def write(rng: random.Random) -> Drawn:
-        scene = random_scene(rng, rng.choice(things))
-        return describe_scene(scene, "canonical", rng), ()
-
-    return write
-
-
-def _edits(operations: tuple[Operation, ...], most: int = 3) -> Writer:
-    """One to ``most`` edits of one picture, as orders in a row."""
-
-    def write(rng: random.Random) -> Drawn | None:
-        start = scene = random_scene(rng, rng.randint(2, 6))
-        said = []
-        for _ in range(rng.randint(1, most)):
-            edit = random_edit(rng, scene, rng.choice(operations))
-            if edit is None:
-                return None
-            form = "canonical" if rng.random() < 0.7 else "paraphrased"
-            said.append(describe_edit(edit, scene, form, rng))
-            scene = apply(scene, edit)
-        return None if scene == start else ("; ".join(said), (start,))
-
-    return write
-
-
-def _all_in_one_colour(rng: random.Random) -> Drawn | None:
-    """Style: everything in one colour."""
-    start = scene = random_scene(rng, rng.randint(2, 4))
-    colour, said = rng.choice(tuple(COLOURS)), []
-    for cell, sprite in start.sprites():
-        if sprite.colour != colour:
-            edit = Edit("recolour", at=cell, colour=colour)
-            said.append(describe_edit(edit, scene))
-            scene = apply(scene, edit)
-    return ("; ".join(said), (start,)) if said else None
-
-
-def _another_shape(rng: random.Random) -> Drawn | None:
-    """Attribute: another shape in the same colour."""
-    start = random_scene(rng, rng.randint(1, 5))
-    cell, sprite = rng.choice(list(start.sprites()))
-    kind = rng.choice([kind for kind in KINDS if kind != sprite.kind])
-    edit = Edit("replace", at=cell, sprite=Sprite(sprite.colour, kind))
-    return describe_edit(edit, start), (start,)
-
-
-def _rule(category: str, whole_scene: bool) -> Writer:
-    """A reasoning rule of one RISE category, about a thing or about the whole scene."""
-
-    def write(rng: random.Random) -> Drawn | None:
-        rules = [
-            rule
-            for rule in knowledge.reasoning_rules("train")
-            if rule.category == category and (rule.scene is not None) == whole_scene
-        ]
-        if not rules:
-            return None
-        rule = rng.choice(rules)
-        try:
-            scene, cell = example_scene(rule, rng, rng.randint(1, 4))
-        except RuleError:
-            return None
-        assert cell in applicable(rule, scene)
-        return rng.choice(rule_instructions(rule, scene, cell)), (scene,)
-
-    return write
-
-
-def _riddle(rng: random.Random) -> Drawn | None:
-    riddle = rng.choice(knowledge.riddles("train"))
-    scene = random_scene(rng, rng.randint(1, 3))
-    cell = rng.choice([cell for cell, _ in scene.sprites()])
-    scene = scene.with_cell(cell, riddle.answer)
-    if sum(sprite == riddle.answer for sprite in scene.cells) > 1:
-        return None
-    text = describe_scene(scene, "canonical", rng)
-    return pose_riddle(text, riddle, rng.choice(riddle.phrases)), ()
-
-
-def _combine(kind: Combination) -> Writer:
-    def write(rng: random.Random) -> Drawn | None:
-        first, second = random_scene(rng, rng.randint(1, 3)), random_scene(rng, rng.randint(1, 3))
-        text = describe_combination(kind, first, second, rng)
-        return None if text is None else (text, (first, second))
-
-    return write
+def _rule(category: str, whole_scene: bool) -> wishes.Writer:
+    return wishes.rule(category, whole_scene=whole_scene, side="train")
 
 
 @dataclass(frozen=True)
@@ -137,33 +37,35 @@ class Subcategory:
 
     group: str
     name: str
-    write: Writer
+    write: wishes.Writer
     weight: int = 1
     """How often it is asked, against the others."""
 
 
 SUBCATEGORIES: tuple[Subcategory, ...] = (
-    Subcategory("object manipulation", "addition", _edits(("add",))),
-    Subcategory("object manipulation", "removal", _edits(("remove",))),
-    Subcategory("object manipulation", "replacement", _edits(("replace",))),
-    Subcategory("object manipulation", "mixed orders", _edits(("add", "remove", "replace"), 4)),
-    Subcategory("attribute modification", "colour", _edits(("recolour",))),
-    Subcategory("attribute modification", "shape", _another_shape),
-    Subcategory("attribute modification", "colour and presence", _edits(("recolour", "remove"))),
-    Subcategory("spatial and viewpoint", "moving", _edits(("move",))),
-    Subcategory("spatial and viewpoint", "exchanging", _edits(("swap",), 2)),
+    Subcategory("object manipulation", "addition", wishes.orders(("add",))),
+    Subcategory("object manipulation", "removal", wishes.orders(("remove",))),
+    Subcategory("object manipulation", "replacement", wishes.orders(("replace",))),
+    Subcategory("object manipulation", "mixed orders", wishes.orders(PRESENCE, 4)),
+    Subcategory("attribute modification", "colour", wishes.orders(("recolour",))),
+    Subcategory("attribute modification", "shape", wishes.another_shape),
+    Subcategory(
+        "attribute modification", "colour and presence", wishes.orders(("recolour", "remove"))
+    ),
+    Subcategory("spatial and viewpoint", "moving", wishes.orders(("move",))),
+    Subcategory("spatial and viewpoint", "exchanging", wishes.orders(("swap",), 2)),
     Subcategory("spatial and viewpoint", "mirroring and turning", _rule("spatial", True)),
     Subcategory("spatial and viewpoint", "relative places", _rule("spatial", False)),
-    Subcategory("global and style", "time of day", _edits(("background",), 1)),
-    Subcategory("global and style", "one colour for all", _all_in_one_colour),
-    Subcategory("global and style", "simple pictures", _picture((1, 2)), 2),
-    Subcategory("global and style", "crowded pictures", _picture((3, 4, 5, 6)), 4),
+    Subcategory("global and style", "time of day", wishes.orders(("background",), 1)),
+    Subcategory("global and style", "one colour for all", wishes.all_in_one_colour),
+    Subcategory("global and style", "simple pictures", wishes.picture((1, 2)), 2),
+    Subcategory("global and style", "crowded pictures", wishes.picture((3, 4, 5, 6)), 4),
     Subcategory("dynamics and logic", "what happens next", _rule("temporal", False)),
     Subcategory("dynamics and logic", "what follows", _rule("causal", False)),
-    Subcategory("dynamics and logic", "riddles", _riddle),
-    Subcategory("multi-image", "subject transfer", _combine("subject")),
-    Subcategory("multi-image", "background transfer", _combine("background")),
-    Subcategory("multi-image", "merging", _combine("merge")),
+    Subcategory("dynamics and logic", "riddles", wishes.riddle("train")),
+    Subcategory("multi-image", "subject transfer", wishes.combine("subject")),
+    Subcategory("multi-image", "background transfer", wishes.combine("background")),
+    Subcategory("multi-image", "merging", wishes.combine("merge")),
 )
 GROUPS: tuple[str, ...] = tuple(dict.fromkeys(one.group for one in SUBCATEGORIES))
 CATEGORIES: tuple[str, ...] = tuple(f"{one.group}/{one.name}" for one in SUBCATEGORIES)

@@ -25,6 +25,8 @@ from interloom.dialogue import IMAGE_MARK, unified_prompt
 from interloom.records import (
     AXES,
     FAILURE_KINDS,
+    MAX_STEPS,
+    MIN_STEPS,
     Evaluation,
     FilledLine,
     Record,
@@ -35,7 +37,6 @@ from interloom.records import (
 Mode = Literal["direct", "reflection", "multi_step"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 MAX_ROUNDS = 3
-MIN_STEPS, MAX_STEPS = 2, 5
 TAGS = (
     "<evaluate>", "</evaluate>", "<failure_analysis>", "</failure_analysis>",
     "<improvement_plan>", "</improvement_plan>",

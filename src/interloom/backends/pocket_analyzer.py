@@ -33,7 +33,10 @@ class PocketAnalyzer:
     def reflect(self, cases: Sequence[FailedCase]) -> list[Reflection | Failure]:
         def one(case: FailedCase) -> Reflection:
             understood, verdict = _judged(case)
-            return analysis.reflect(verdict, needs_knowledge=bool(understood.recall))
+            knowledge = bool(understood.recall)
+            return analysis.reflect(
+                case.instruction, understood.goal, verdict, needs_knowledge=knowledge
+            )
 
         return _each(cases, one, _pictures)
 
@@ -45,18 +48,22 @@ class PocketAnalyzer:
         return _each(cases, one, _pictures)
 
     def decompose(self, cases: Sequence[FailedCase]) -> list[tuple[str, ...] | Failure]:
-        return _each(cases, lambda case: tuple(analysis.sub_steps(_meaning(case).goal)), _pictures)
+        def one(case: FailedCase) -> tuple[str, ...]:
+            return tuple(analysis.sub_steps(case.instruction, _meaning(case).goal))
+
+        return _each(cases, one, _pictures)
 
     def rate_reflections(self, cases: Sequence[ReflectionCase]) -> list[float | Failure]:
         """The mean of how right the analysis is and how far the plan leads."""
 
         def one(case: ReflectionCase) -> float:
-            _, verdict = _judged(case)
+            understood, verdict = _judged(case)
             said = case.reflection
+            faults = analysis.faults(case.instruction, understood.goal, verdict)
             plan = analysis.step_validity(
                 said.improvement_plan, verdict.reading.best_guess, verdict.expected
             )
-            return (analysis.analysis_validity(said.failure_analysis, verdict) + plan) / 2
+            return (analysis.analysis_validity(said.failure_analysis, faults) + plan) / 2
 
         return _each(cases, one, _pictures)
 

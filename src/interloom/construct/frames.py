@@ -283,9 +283,10 @@ def general_table(path: Path) -> pd.DataFrame:
     def rows() -> Iterator[dict[str, Any]]:
         for row in store.read_rows(path):
             marked = (row["question"] or "").count(dialogue.IMAGE_MARK)
+            shown = row["images"]
             looked = {
-                "pictures": looks(row["images"]),
-                "pictures_fit": marked == len(row["images"]),
+                "pictures": looks(shown or []),
+                "pictures_fit": shown is not None and marked == len(shown),
             }
             yield row | looked
 

@@ -206,25 +206,6 @@ def plan(
     return Plan(reasoning=f"{understood.recall} {listed}".strip(), steps=tuple(steps))
 
 
-def decompose(before: Scene, after: Scene) -> list[str]:
-    """SAIR's atomic sub-steps: a move is a removal and an addition, the background comes last,
-    and every step says that the rest stays."""
-    scene, sentences = before, []
-    for edit in edits_between(before, after):
-        parts = [edit]
-        if edit.operation in ("move", "swap"):
-            assert edit.at is not None and edit.to is not None
-            here, there = scene.cells[edit.at], scene.cells[edit.to]
-            parts = [Edit("remove", at=edit.at)]
-            if there:
-                parts += [Edit("remove", at=edit.to), Edit("add", at=edit.at, sprite=there)]
-            parts.append(Edit("add", at=edit.to, sprite=here))
-        for part in parts:
-            sentences.append(f"{describe_edit(part, scene)}; {KEEP}")
-            scene = apply(scene, part)
-    return sentences
-
-
 # ---------------------------------------------------------------------------------- critique
 
 

@@ -27,7 +27,7 @@ from interloom.construct import store
 from interloom.runner import StageRun
 from interloom.settings.file import load_settings
 from interloom.stages import find_stage
-from interloom.study import reasoning
+from interloom.study import beside, reasoning
 from interloom.study.comparison import Scores
 from interloom.study.lab import Lab, Params, stage_of
 from interloom.study.reasoning import FREE, Row
@@ -88,6 +88,8 @@ class Plan:
     """Scenes, and as many chains of orders, of each complexity from one to six."""
     changes: tuple[str, ...] = ()
     """Of the params of all trainings."""
+    agents: bool = False
+    """Whether the other system is trained too, and measured beside this one."""
 
 
 class Study:
@@ -99,6 +101,8 @@ class Study:
         """By seed, benchmark and variant."""
         self.told: dict[tuple[int, str], Task] = {}
         """By seed and variant."""
+        self.beside: dict[int, Task] = {}
+        """The agents on the same requests, by seed, if the plan wants them."""
 
     def run(self, jobs: int, said: Callable[[str], None]) -> None:
         """Carry out what is not done yet: first all data, whose size decides how long a variant is
@@ -114,6 +118,28 @@ class Study:
         for seed in self.plan.seeds:
             for variant in self.plan.variants:
                 self._variant(seed, variant)
+            if self.plan.agents:
+                self._agents(seed)
+
+    def _agents(self, seed: int) -> None:
+        params = self._params(seed, "agents")
+        made = [self.lab.stage(params, stage_of(output).name) for output in beside.AGENTS]
+        sections = {"seed", "models", "evaluate", "adaptive_data"}
+        self.beside[seed] = self.lab.after(
+            f"seed {seed}: the same requests × agents",
+            "beside",
+            partial(
+                beside.answer,
+                params=params.path,
+                data=self.lab.root / "data",
+                models={name: self.lab.output(params, name) for name in beside.AGENTS},
+                count=self.plan.cases,
+            ),
+            made,
+            [beside.__name__],
+            params.settings.model_dump(mode="json", include=sections),
+            self.plan.cases,
+        )
 
     def _variant(self, seed: int, variant: Variant) -> None:
         changes = variant.changes
@@ -160,7 +186,10 @@ class Study:
         )
 
     def _params(self, seed: int, name: str, changes: Sequence[str] = ()) -> Params:
-        sections = ("adaptive_data", "sft_adaptive", "grpo_adaptive", "evaluate_adaptive")
+        sections = (
+            "adaptive_data", "sft_adaptive", "grpo_adaptive", "evaluate_adaptive",
+            "trajectories", "sft_planner", "sft_critic", "grpo_critic", "evaluate",
+        )  # fmt: skip
         return self.lab.params(
             f"{name}-seed-{seed}",
             (
@@ -186,6 +215,14 @@ class Study:
             seed: reasoning.read_rows(self.told[seed, variant].folder, budget)
             for seed in self.plan.seeds
         }
+
+    def agents_rows(self, attempts: int) -> list[Row]:
+        """What the agents did with the same requests, with at most so many attempts a step."""
+        return [
+            row
+            for task in self.beside.values()
+            for row in reasoning.read_rows(task.folder, attempts)
+        ]
 
 
 def same_steps(epochs: float, stories: Path, modes: Sequence[str]) -> float:

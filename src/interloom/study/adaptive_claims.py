@@ -7,6 +7,7 @@ from pathlib import Path
 
 from interloom.adaptive.story import MODES
 from interloom.study.adaptive import BENCHMARKS, BUDGETS, Study
+from interloom.study.beside import ATTEMPTS
 from interloom.study.claims import Claim, Findings
 from interloom.study.comparison import Comparison, Scores, compared
 from interloom.study.reasoning import FREE, MOST, Row
@@ -168,6 +169,13 @@ def tables(study: Study) -> str:
             most = "any" if budget == FREE else str(budget)
             taken, right = _mean([r.images for r in rows]), _mean([r.success for r in rows])
             lines.append(f"| {most} | {taken:.2f} | {right:.3f} |")
+    if study.beside:
+        lines += ["", "## The same requests, by the agents after RL", ""]
+        lines += ["| attempts a step at most | pictures | success |", "|---|---|---|"]
+        for attempts in ATTEMPTS:
+            rows = study.agents_rows(attempts)
+            taken, right = _mean([r.images for r in rows]), _mean([r.success for r in rows])
+            lines.append(f"| {attempts} | {taken:.2f} | {right:.3f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -192,6 +200,38 @@ def plot_modes(study: Study, path: Path) -> None:
         axis.set_xlabel("things or orders in the request")
         axis.set_ylabel("share of requests")
     axes[0][0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def plot_budgets(study: Study, path: Path) -> None:
+    """Success against the pictures that were taken: the unified model under its budgets, and the
+    agents by their attempts."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(5.5, 3.6))
+    lines = {
+        "unified model, 1 to 6 pictures at most": [
+            [row for some in study.rows("rl", budget).values() for row in some]
+            for budget in BUDGETS
+            if budget != FREE
+        ]
+    }
+    if study.beside:
+        name = f"agents, 1 to {max(ATTEMPTS)} attempts a step"
+        lines[name] = [study.agents_rows(attempts) for attempts in ATTEMPTS]
+    for (name, points), colour in zip(lines.items(), ("#1a7f4e", "#3b6fb6"), strict=False):
+        taken = [_mean([row.images for row in rows]) for rows in points]
+        right = [_mean([row.success for row in rows]) for rows in points]
+        axis.plot(taken, right, "o-", label=name, color=colour)
+    axis.set_xlabel("pictures a request")
+    axis.set_ylabel("requests that end right")
+    axis.set_ylim(0, 1)
+    axis.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

@@ -90,6 +90,9 @@ def adaptive(
     cases: Annotated[
         int, typer.Option(help="Scenes, and chains of orders, of each complexity.", min=1)
     ] = 16,
+    agents: Annotated[
+        bool, typer.Option("--agents", help="Train the agents too, and ask them the same.")
+    ] = False,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE for all trainings.")
     ] = None,
@@ -120,22 +123,34 @@ def adaptive(
         items=items,
         cases=cases,
         changes=tuple(changes or ()),
+        agents=agents,
     )
     made = study.Study(root, out, plan)
     made.run(jobs, typer.echo)
     found = adaptive_claims.findings(made)
     command = f"interloom study adaptive --seeds {seeds} --items {items} --cases {cases}"
     command += "".join(f" --variant {name}" for name in only or ())
-    command += "".join(f" --set {change}" for change in changes or ())
+    command += " --agents" * agents + "".join(f" --set {change}" for change in changes or ())
     head = _head(command, seeds, "models", list(made.lab.tasks))
     files = report.write("adaptive", head, found, to)
-    modes = to / "adaptive-modes.png"
+    modes, budgets = to / "adaptive-modes.png", to / "adaptive-budgets.png"
     adaptive_claims.plot_modes(made, modes)
-    shown = f"\n![Modes by complexity]({modes.name})\n"
+    shown, pictures = f"\n![Modes by complexity]({modes.name})\n", [modes]
+    if "rl" in chosen:
+        adaptive_claims.plot_budgets(made, budgets)
+        shown += f"\n![Success by pictures]({budgets.name})\n"
+        pictures.append(budgets)
     with (to / "adaptive.md").open("a", encoding="utf-8") as page:
         page.write(adaptive_claims.tables(made) + shown)
     _record(
-        "adaptive", settings, root, found, [*files, modes], seeds=seeds, items=items, cases=cases
+        "adaptive",
+        settings,
+        root,
+        found,
+        [*files, *pictures],
+        seeds=seeds,
+        items=items,
+        cases=cases,
     )
     typer.echo((to / "adaptive.md").read_text(encoding="utf-8"))
 

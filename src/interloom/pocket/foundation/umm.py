@@ -1,9 +1,6 @@
 """The miniature unified model: a whole ``Emu3ForConditionalGeneration``, from scratch.
 
-It learns to draw short captions, to carry out one edit at a time, and to say what a picture shows.
-Captions name two things at most: so longer ones fail as dense prompts fail large models, by leaving
-things out and mixing them up, and nobody makes them fail. It has seen no evaluation, reflection or
-plan.
+What it learns is in ``umm_lessons``.
 """
 
 # The libraries' own annotations are looser than their code (lazy exports, config as dict).
@@ -14,7 +11,6 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -35,9 +31,27 @@ from interloom.pocket.foundation.training import (
     prefixed,
     train,
 )
+from interloom.pocket.foundation.umm_lessons import (
+    ASKED,
+    FIRST,
+    IS_IT_SO,
+    LESSONS,
+    PUT_RIGHT,
+    Lesson,
+    Talk,
+    Turn,
+    again,
+    checking,
+    describing,
+    draw,
+    listing,
+    looking,
+    meaning,
+    one_by_one,
+)
 from interloom.pocket.foundation.umm_model import new_image_processor, new_umm, train_umm_tokenizer
 from interloom.pocket.foundation.vq import codes_scene, scene_codes, train_vq
-from interloom.pocket.language import KEEP, describe_edit, describe_scene
+from interloom.pocket.language import describe_edit, describe_scene
 from interloom.pocket.scene import (
     GRID,
     OPERATIONS,
@@ -50,84 +64,20 @@ from interloom.pocket.scene import (
 )
 
 SCHEDULE = Schedule(
-    steps=2000, learning_rate=2e-3, matrix_rate=1e-2, flat=0.55, weight_decay=0.01, average=0.998
+    steps=12000, learning_rate=2e-3, matrix_rate=1e-2, flat=0.55, weight_decay=0.01, average=0.998
 )
 BATCH = 16
+FIRST_SHARE = 0.25
+"""Of the steps, how many are for ``umm_lessons.FIRST``."""
+PICTURE_WEIGHT = 3.0
+"""How much a visual token counts against a word: talks have few pictures and many words."""
 GROUP = 4
 """Batches that are drawn together and sorted by length, so that little of a batch is padding."""
-MAX_CAPTION = 2
-"""Things in a caption at most."""
-QUESTION = "describe the picture"
 CHECKED = 24
 """Pictures per kind in an evaluation on the way."""
 
 
-# -------------------------------------------------------------------------------- lessons
-
-
-@dataclass(frozen=True)
-class Turn:
-    """What is said, with the picture it is said of, and the answer: a picture or a text."""
-
-    text: str
-    answer: Scene | str
-    source: Scene | None = None
-
-
-def _trained(scene: Scene) -> bool:
-    return scene_split(scene) == "train"
-
-
-def caption_turn(rng: random.Random) -> Turn:
-    """A picture of one or two things, from its caption."""
-    scene = random_scene(rng, rng.choice((1, 2, 2, 2)))
-    if not _trained(scene):
-        return caption_turn(rng)
-    form = "canonical" if rng.random() < 0.8 else "paraphrased"
-    return Turn(describe_scene(scene, form, rng), scene)
-
-
-def edit_turn(rng: random.Random, scene: Scene) -> Turn | None:
-    """One edit of a scene; ``None`` if the drawn one cannot be, or is held out."""
-    operation = rng.choice(OPERATIONS)
-    edit = random_edit(rng, scene, operation)
-    if edit is None or not _trained(apply(scene, edit)):
-        return None
-    form = "canonical" if rng.random() < 0.7 else "paraphrased"
-    said = describe_edit(edit, scene, form, rng)
-    kept = f"; {KEEP}" if rng.random() < 0.3 else ""
-    return Turn(said + kept, apply(scene, edit))
-
-
-def describe_turn(scene: Scene, *, shown: bool) -> Turn:
-    """What a picture shows, in reading order."""
-    return Turn(QUESTION, describe_scene(scene), None if shown else scene)
-
-
-def lesson(rng: random.Random) -> list[Turn]:
-    """One talk: a caption, or a row of one to three edits, now and then with a description."""
-    turns: list[Turn] = []
-    if rng.random() < 0.45:
-        turns.append(caption_turn(rng))
-        if rng.random() < 0.6:
-            return turns
-    scene = turns[-1].answer if turns else random_scene(rng, rng.randint(0, 7))
-    assert isinstance(scene, Scene)
-    first = not turns
-    if rng.random() < 0.12:
-        return [*turns, describe_turn(scene, shown=not first)]
-    wanted = len(turns) + rng.choice((1, 1, 2, 3))
-    for _ in range(12):
-        turn = edit_turn(rng, scene)
-        if turn is not None:
-            turns.append(Turn(turn.text, turn.answer, scene if first else None))
-            assert isinstance(turn.answer, Scene)
-            scene, first = turn.answer, False
-        if len(turns) == wanted:
-            break
-    if turns and rng.random() < 0.15:
-        turns.append(describe_turn(scene, shown=True))
-    return turns or lesson(rng)
+# --------------------------------------------------------------------------------- tokens
 
 
 def to_tokens(turns: Sequence[Turn], stream: Stream) -> tuple[list[int], list[bool]]:
@@ -139,19 +89,19 @@ def to_tokens(turns: Sequence[Turn], stream: Stream) -> tuple[list[int], list[bo
         learned.extend([learn] * len(tokens))
 
     for turn in turns:
-        put(_asked(turn.text, turn.source, stream), False)
+        put(_asked(turn, stream), False)
         if isinstance(turn.answer, Scene):
-            put(picture_tokens(turn.answer, stream), True)
+            put(picture_tokens(turn.answer, stream), turn.learned)
         else:
-            put(stream.text(f" {turn.answer}"), True)
+            put(stream.text(f" {turn.answer}"), turn.learned)
     put([stream.eos], True)
     return ids, learned
 
 
-def _asked(text: str, source: Scene | None, stream: Stream) -> list[int]:
-    before, after = unified_prompt(text)
+def _asked(turn: Turn, stream: Stream) -> list[int]:
+    before, after = unified_prompt(turn.text)
     assert isinstance(before, str) and isinstance(after, str)
-    shown = [] if source is None else picture_tokens(source, stream)
+    shown = [token for scene in turn.sources for token in picture_tokens(scene, stream)]
     return [*stream.text(before), *shown, *stream.text(after)]
 
 
@@ -164,18 +114,22 @@ def picture_tokens(scene: Scene, stream: Stream) -> list[int]:
 
 
 def _loss(
-    model: Emu3ForConditionalGeneration, rows: Sequence[tuple[list[int], list[bool]]], pad: int
+    model: Emu3ForConditionalGeneration,
+    rows: Sequence[tuple[list[int], list[bool]]],
+    stream: Stream,
 ) -> torch.Tensor:
     length = max(len(ids) for ids, _ in rows)
-    ids = torch.full((len(rows), length), pad)
+    ids = torch.full((len(rows), length), stream.pad)
     learned = torch.zeros((len(rows), length), dtype=torch.bool)
     for i, (tokens, learn) in enumerate(rows):
         ids[i, : len(tokens)] = torch.tensor(tokens)
         learned[i, : len(tokens)] = torch.tensor(learn)
     # Padding stands on the right, where nothing that counts looks at it.
     states = model.model.text_model(input_ids=ids, use_cache=False).last_hidden_state
-    states = states[:, :-1][learned[:, 1:]]
-    return F.cross_entropy(model.lm_head(states), ids[:, 1:][learned[:, 1:]])
+    states, wanted = states[:, :-1][learned[:, 1:]], ids[:, 1:][learned[:, 1:]]
+    losses = F.cross_entropy(model.lm_head(states), wanted, reduction="none")
+    weights = torch.where(torch.isin(wanted, stream.visual), PICTURE_WEIGHT, 1.0)
+    return (losses * weights).sum() / weights.sum()
 
 
 def train_umm(
@@ -200,14 +154,15 @@ def train_umm(
     @lru_cache(maxsize=1)
     def group(number: int) -> list[tuple[list[int], list[bool]]]:
         python = random.Random(f"{seed}:{number}")
-        rows = [to_tokens(lesson(python), stream) for _ in range(GROUP * BATCH)]
+        lessons = FIRST if number * GROUP < FIRST_SHARE * schedule.steps else LESSONS
+        rows = [to_tokens(draw(python, lessons), stream) for _ in range(GROUP * BATCH)]
         return sorted(rows, key=lambda row: len(row[0]))
 
     def step_function(step: int, rng: np.random.Generator) -> tuple[torch.Tensor, Metrics]:
         number, part = divmod(step, GROUP)
-        return _loss(model, group(number)[part * BATCH :][:BATCH], stream.pad), {}
+        return _loss(model, group(number)[part * BATCH :][:BATCH], stream), {}
 
-    every = max(1, schedule.steps // 10)
+    every = -(-schedule.steps // 6)
 
     def check(step: int, average: Average) -> None:
         if step % every:
@@ -233,8 +188,9 @@ def train_umm(
 
 
 def umm_figures(unified: UnifiedModel, seed: int, count: int) -> dict[str, float]:
-    """Shares of pictures that are right in every cell, greedy, on fresh held-out scenes: captions
-    of one to five things, each kind of edit, and descriptions word for word."""
+    """Shares of pictures that are right in every cell, greedy, on fresh held-out scenes (captions
+    of one to five things, each kind of edit), and of answers right word for word, on fresh talks.
+    """
     rng = random.Random(seed)
     cases: list[tuple[str, Turn]] = []
     for things in range(1, 6):
@@ -247,12 +203,31 @@ def umm_figures(unified: UnifiedModel, seed: int, count: int) -> dict[str, float
     right: dict[str, list[bool]] = {}
     for (kind, turn), scene in zip(cases, drawn, strict=True):
         right.setdefault(kind, []).append(scene == turn.answer)
-    scenes = [random_scene(rng, rng.randint(0, 6)) for _ in range(count)]
-    said = _descriptions(unified, scenes)
-    right["describe"] = [
-        text.strip() == describe_scene(scene) for text, scene in zip(said, scenes, strict=True)
-    ]
+    talks = [(kind, _talk(rng, kind)) for kind in SPOKEN for _ in range(count)]
+    answers = _answers(unified, [talk for _, talk in talks])
+    for (kind, talk), answer in zip(talks, answers, strict=True):
+        right.setdefault(kind, []).append(answer.strip() == talk[-1].answer)
     return {kind: sum(rights) / len(rights) for kind, rights in right.items()}
+
+
+SPOKEN: dict[str, tuple[Lesson, str]] = {
+    "again": (again, ""), "list": (listing, ""), "look": (looking, ""),
+    "describe": (describing, ""), "meaning": (meaning, ""), "one_by_one": (one_by_one, ""),
+    "check": (checking, IS_IT_SO), "asked": (checking, ASKED), "put_right": (checking, PUT_RIGHT),
+}  # fmt: skip
+"""Lessons that are measured by their last answer, or by that to one question."""
+
+
+def _talk(rng: random.Random, kind: str) -> Talk:
+    """A talk of the kind, up to the answer that is measured."""
+    lesson, question = SPOKEN[kind]
+    while True:
+        talk = lesson(rng)
+        if not question:
+            return talk
+        for number, turn in enumerate(talk, 1):
+            if turn.text == question:
+                return talk[:number]
 
 
 def _held_out(rng: random.Random, things: int) -> Scene:
@@ -267,18 +242,14 @@ def _held_out_edit(rng: random.Random, operation: str) -> Turn:
         scene = random_scene(rng, rng.randint(1, 6))
         edit: Edit | None = random_edit(rng, scene, operation)
         if edit is not None:
-            return Turn(describe_edit(edit, scene), apply(scene, edit), scene)
+            return Turn(describe_edit(edit, scene), apply(scene, edit), (scene,))
 
 
 def draw_turns(unified: UnifiedModel, turns: Sequence[Turn]) -> list[Scene | None]:
     """What the model draws for each turn, greedily, by its codes; ``None`` if it is no picture."""
-    stream = unified.stream
-    prompts = []
-    for turn in turns:
-        ids, _ = to_tokens([turn], stream)
-        answer = picture_tokens(turn.answer, stream) if isinstance(turn.answer, Scene) else []
-        prompts.append(ids[: len(ids) - 1 - len(answer)] + stream.header(unified.grid))
-    tokens = len(stream.form(unified.grid)) - len(stream.header(unified.grid))
+    stream, header = unified.stream, unified.stream.header(unified.grid)
+    prompts = [[stream.bos, *_asked(turn, stream), *header] for turn in turns]
+    tokens = len(stream.form(unified.grid)) - len(header)
     made = unified.complete(prompts, [Limits(tokens=tokens)] * len(prompts))
     return [_scene(stream, completion.tokens) for completion in made]
 
@@ -290,8 +261,13 @@ def _scene(stream: Stream, tokens: Sequence[int]) -> Scene | None:
         return None
 
 
-def _descriptions(unified: UnifiedModel, scenes: Sequence[Scene]) -> list[str]:
+def _answers(unified: UnifiedModel, talks: Sequence[Talk]) -> list[str]:
+    """What the model says at the end of each talk, whose last answer it is not shown."""
     stream = unified.stream
-    prompts = [[stream.bos, *_asked(QUESTION, scene, stream)] for scene in scenes]
-    made = unified.complete(prompts, [Limits(tokens=80, images=0)] * len(prompts))
+    prompts = []
+    for talk in talks:
+        *before, last = talk
+        told, _ = to_tokens(before, stream)
+        prompts.append([*told[:-1], *_asked(last, stream)])
+    made = unified.complete(prompts, [Limits(tokens=160, images=0)] * len(prompts))
     return [stream.said(completion.tokens) for completion in made]

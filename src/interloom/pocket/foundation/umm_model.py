@@ -47,9 +47,11 @@ def train_umm_tokenizer() -> PreTrainedTokenizerFast:
     corpus = instruction_corpus()
     corpus += [text for riddle in riddles() for text in (*riddle.phrases, riddle.fact)]
     corpus += [text for r in reasoning_rules() for text in (*r.instruction, r.auxiliary_text)]
-    corpus += ["USER: ASSISTANT: describe the picture; yes no seen wanted unwanted missing wrong"
-               " kind colour place unclear nothing instruction consistency quality knowledge"
-               " badly made all as it should be, 1 2 3 4 5 6 7 8 9. 3*3"] * 200  # fmt: skip
+    corpus += ["USER: ASSISTANT: describe the picture; what is at; what will be seen: one by one:"
+               " is it so what was asked say it again: put it right, shows yes no missing not"
+               " should be empty and unclear nothing background scores: instruction consistency"
+               " quality knowledge 1 2 3 4 5 6 7 8 9. 3*3 under-editing: over-editing: targeting"
+               " error: logic flaw: visual artifacts: it is badly made"] * 200  # fmt: skip
     tokenizer = Tokenizer(models.BPE())
     words = Regex(r" ?[A-Za-z_]+| ?[0-9]| ?[^\sA-Za-z_0-9]+|\s+")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
