@@ -19,7 +19,6 @@ from interloom.adaptive.story import Story
 from interloom.adaptive.trainers import UnifiedSFTTrainer
 from interloom.backends.unified import UnifiedModel
 from interloom.errors import InterloomError
-from interloom.seeding import derive_seed
 from interloom.train import together
 from interloom.train.data import split_held_out
 from interloom.train.sft import accumulation, prepare, train, trainer_arguments, write_figures
@@ -54,23 +53,6 @@ def samples(
                 f"{longest}: leave such stories out of the data"
             )
         rows.append({"input_ids": masked.input_ids, "labels": masked.labels})
-    return rows
-
-
-def rehearsed(count: int, unified: UnifiedModel, seed: int) -> list[dict[str, list[int]]]:
-    """Lessons of the pocket base among the stories: what is never asked for is forgotten."""
-    if not count:
-        return []
-    import random
-
-    from interloom.pocket.foundation.umm import to_tokens
-    from interloom.pocket.foundation.umm_lessons import draw
-
-    rng, rows = random.Random(derive_seed(seed, "rehearsed")), []
-    for _ in range(count):
-        ids, learned = to_tokens(draw(rng), unified.stream)
-        labels = [i if learn else IGNORED for i, learn in zip(ids, learned, strict=True)]
-        rows.append({"input_ids": ids, "labels": labels})
     return rows
 
 
@@ -119,12 +101,10 @@ def run(settings: Settings, stage: StageRun) -> None:
     if not chosen:
         raise InterloomError(f"sft-adaptive: no story of {', '.join(options.modes)}")
     rows = samples(chosen, unified, options)
-    rows += rehearsed(options.rehearsed, unified, settings.seed)
     loss_share = _learned_share(rows)
-    longest = max(len(row["input_ids"]) for row in rows)
     stage.log(
-        f"{len(chosen)} stories and {options.rehearsed} lessons of the base, the longest has "
-        f"{longest} tokens; {loss_share:.0%} of the tokens are learned ({options.masking})"
+        f"{len(rows)} stories, the longest has {max(len(r['input_ids']) for r in rows)} tokens; "
+        f"{loss_share:.0%} of the tokens are learned ({options.masking})"
     )
     trainer = UnifiedSFTTrainer(
         lengths=[len(row["input_ids"]) for row in rows],

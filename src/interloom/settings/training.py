@@ -62,8 +62,6 @@ class AdaptiveSftSettings(SftSettings):
     feedback: str
     """File of `interloom feedback export --system adaptive`, whose stories are learned too; empty
     for none. The stage looks at the name alone."""
-    rehearsed: Annotated[int, Field(ge=0)]
-    """Lessons of the pocket base among the stories, against forgetting; 0 for any other base."""
 
 
 class PlannerSftSettings(SftSettings):
