@@ -163,11 +163,11 @@ def test_a_queue_that_lets_the_job_start_and_takes_its_room_back(
 
 
 def test_out_of_memory_says_limit_and_peak(on_cluster: OnCluster) -> None:
-    on_cluster.set(memory="300Mi")
-    on_cluster.image(TINY_MEMORY="600", TINY_PAUSE="0.3")
+    on_cluster.set(memory="600Mi")
+    on_cluster.image(TINY_MEMORY="600", TINY_PAUSE="0.5")
     failed = on_cluster.run(check=False)
     assert failed.returncode == 2
-    assert "was killed for memory: its limit is 300Mi; it was last seen with" in failed.stderr
+    assert "was killed for memory: its limit is 600Mi; it was last seen with" in failed.stderr
     assert len(on_cluster.pods()) == 1, "it is not tried again"
 
 

@@ -48,7 +48,12 @@ def test_rendered_scenes_read_back_under_jitter_noise_and_jpeg():
 def test_one_by_one_reads_the_same_as_many_at_once():
     rng = random.Random(2)
     images = [render(random_scene(rng, 5), i) for i in range(6)]
-    assert [read(image) for image in images] == read_many(images)
+    for alone, among in zip(map(read, images), read_many(images), strict=True):
+        assert alone.scene == among.scene is not None
+        # The last digits depend on how many are read together, and on the processor.
+        assert alone.quality == pytest.approx(among.quality, abs=0.01)
+        for one, other in zip(alone.cells, among.cells, strict=True):
+            assert one.confidence == pytest.approx(other.confidence, abs=1e-3)
 
 
 def _cell(image: Image.Image, cell: int) -> tuple[int, int, int, int]:
