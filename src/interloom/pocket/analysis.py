@@ -157,8 +157,11 @@ def evaluate(text: str, goal: Goal, verdict: Verdict) -> Evaluation:
 
 def faults(text: str, goal: Goal, verdict: Verdict) -> list[str]:
     """What is wrong with a picture, cell by cell."""
-    found = [check.fault for check in _checked(text, goal, verdict) if not check.right]
-    return found or ["it is badly made"]
+    return _faults(_checked(text, goal, verdict))
+
+
+def _faults(found: Sequence[Check]) -> list[str]:
+    return [check.fault for check in found if not check.right] or ["it is badly made"]
 
 
 def _kind(verdict: Verdict, wrong: Sequence[Check], needs_knowledge: bool) -> FailureKind:
@@ -184,7 +187,7 @@ def reflect(
     wrong = [check for check in found if not check.right]
     return Reflection(
         kind=_kind(verdict, wrong, needs_knowledge),
-        failure_analysis="; ".join(faults(text, goal, verdict)),
+        failure_analysis="; ".join(_faults(found)),
         improvement_plan=mending(found),
     )
 
